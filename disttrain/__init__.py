@@ -1,0 +1,40 @@
+"""Trains Keras 3 models on many replicas with TensorFlow and shows what the optimizer does.
+
+The public names are imported when they are first used, so that `import disttrain` is quick.
+"""
+
+import importlib
+import os
+import sys
+
+_HOMES = {
+    "Trainer": "disttrain.trainer",
+    "Telemetry": "disttrain.telemetry",
+    "DistributedOptimizer": "disttrain.optimizers.distributed",
+    "ClipByGlobalNorm": "disttrain.gradients.clipping",
+    "ClipByNorm": "disttrain.gradients.clipping",
+    "ClipByValue": "disttrain.gradients.clipping",
+    "DynamicLossScale": "disttrain.gradients.loss_scale",
+}
+_MODULES = ("data", "gradients", "optimizers", "replication", "telemetry")
+
+__all__ = sorted([*_HOMES, *_MODULES])
+__version__ = "0.1.0"
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"disttrain.{name}")
+    raise AttributeError(f"module 'disttrain' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
+
+
+if os.environ.get("TF_CONFIG") and os.path.basename(sys.argv[0]) != "disttrain":
+    importlib.import_module("disttrain.replication.startup").join()

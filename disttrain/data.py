@@ -1,0 +1,329 @@
+"""From what a user hands to `fit` to elements that hold one part for each local replica.
+
+Every process reads the same global batches and keeps its own rows of each, so that any number of
+replicas sees the same data in the same order. A function of a `tf.distribute.InputContext` may read
+a process's part by itself instead.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+#: Marks errors that the input pipeline raises for the user.
+SMALL_BATCH = "is smaller than the number of replicas"
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Batches for one pass, split over replicas.
+
+    Attributes:
+        dataset: A function of the epoch that returns a `tf.data.Dataset` of dictionaries with
+            `parts`, a tuple with one `(x,)`, `(x, y)` or `(x, y, sample_weight)` for each local
+            replica; `rows`, float32 `[local replicas]`, how many of a part's rows count; `total`,
+            float32, the rows of the global batch, negative where a process knows only its own; and
+            `fingerprint`, float32, a number that tells one batch from another.
+        spec: Structure of one part, of `tf.TensorSpec`.
+        steps: Steps of an epoch, or `None` if that shows only at its end.
+        endless: Whether one iterator goes on over epochs.
+        shared: Whether all processes read the same global batches.
+    """
+
+    dataset: Callable
+    spec: tuple
+    steps: int | None
+    endless: bool
+    shared: bool
+
+
+def make_feed(
+    data,
+    topology,
+    *,
+    y=None,
+    sample_weight=None,
+    batch_size=None,
+    shuffle=False,
+    seed=0,
+    steps=None,
+    training=False,
+    all_gather=None,
+):
+    """Builds the `Feed` of a process.
+
+    Args:
+        data: A batched `tf.data.Dataset`, a function of a `tf.distribute.InputContext` that returns
+            one, or arrays (NumPy, TensorFlow, pandas; nested in dictionaries or tuples).
+        topology: The process's `disttrain.replication.Topology`.
+        y: Targets, where `data` is arrays.
+        sample_weight: Weights, where `data` is arrays.
+        batch_size: Global batch size for arrays, 32 by default.
+        shuffle: Whether arrays are shuffled anew in each epoch.
+        seed: Seed of that order.
+        steps: Steps of an epoch; by default the whole dataset.
+        training: Whether the first batch must fill every replica.
+        all_gather: Gathers a NumPy array over processes.
+
+    Raises:
+        TypeError: `data` is none of these.
+        ValueError: It is not batched, has no end, is empty, or its batch is smaller than the
+            number of replicas.
+    """
+    if isinstance(data, tf.data.Dataset) or callable(data):
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                "y and sample_weight come from the dataset itself; let it yield (x, y) or "
+                "(x, y, sample_weight)"
+            )
+        if batch_size is not None:
+            raise ValueError("batch_size goes with arrays; batch the dataset itself: ds.batch(64)")
+    if isinstance(data, tf.data.Dataset):
+        return _from_dataset(data, topology, steps, training)
+    if isinstance(data, (keras.utils.PyDataset, tf.distribute.DistributedDataset)) or (
+        hasattr(data, "__next__")
+    ):
+        raise TypeError(
+            f"a {type(data).__name__} is not supported, because every process has to read the same "
+            "batches; give a tf.data.Dataset, a function of a tf.distribute.InputContext, or arrays"
+        )
+    if callable(data):
+        return _from_function(data, topology, steps, all_gather)
+    return _from_arrays(
+        data, y, sample_weight, batch_size or 32, shuffle, seed, steps, training, topology
+    )
+
+
+def _from_dataset(dataset, topology, steps, training):
+    batch = _check_batched(dataset.element_spec, topology, training)
+    length = _length(dataset)
+    if length == 0:
+        raise ValueError("the dataset is empty")
+    if length == math.inf and steps is None:
+        raise ValueError("the dataset has no end; say how many steps an epoch has: steps_per_epoch")
+    split = dataset.map(
+        lambda *element: _split(_as_tuple(element), topology, batch),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    if training and batch is None:
+        split = split.enumerate().map(lambda i, element: _check_first(i, element, topology))
+    if steps is not None:
+        split = split.repeat()
+    split = split.prefetch(2)
+    return Feed(
+        dataset=lambda epoch: split,
+        spec=split.element_spec["parts"][0],
+        steps=steps if steps is not None else length,
+        endless=steps is not None,
+        shared=True,
+    )
+
+
+def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training, topology):
+    if y is None and isinstance(x, tuple) and 1 < len(x) <= 3 and sample_weight is None:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(x)
+    arrays = keras.tree.map_structure(
+        _tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+    )
+    arrays = arrays if isinstance(arrays, tuple) else (arrays,)
+    lengths = {int(leaf.shape[0]) for leaf in keras.tree.flatten(arrays)}
+    if len(lengths) != 1:
+        raise ValueError(f"the arrays have different numbers of examples: {sorted(lengths)}")
+    count = lengths.pop()
+    if count == 0:
+        raise ValueError("the arrays are empty")
+    if int(batch_size) != batch_size or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number from 1, not {batch_size!r}")
+    if training and min(batch_size, count) < topology.replicas:
+        raise ValueError(_small(min(batch_size, count), topology))
+
+    def dataset(epoch):
+        order = np.arange(count)
+        if shuffle:
+            order = np.random.default_rng([seed or 0, epoch]).permutation(count)
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+        if steps is not None:
+            batches = batches.repeat()
+        return batches.map(
+            lambda rows: _split(
+                keras.tree.map_structure(lambda leaf: tf.gather(leaf, rows), arrays), topology, None
+            ),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        ).prefetch(2)
+
+    return Feed(
+        dataset=dataset,
+        spec=dataset(0).element_spec["parts"][0],
+        steps=steps if steps is not None else math.ceil(count / batch_size),
+        endless=steps is not None,
+        shared=True,
+    )
+
+
+def _from_function(function, topology, steps, all_gather):
+    # A pipeline per process: the "replica" of this context is the process, so that
+    # get_per_replica_batch_size gives the size of the process's part.
+    context = tf.distribute.InputContext(
+        num_input_pipelines=topology.processes,
+        input_pipeline_id=topology.process,
+        num_replicas_in_sync=topology.processes,
+    )
+    dataset = function(context)
+    if not isinstance(dataset, tf.data.Dataset):
+        raise TypeError(
+            "the function of the InputContext must return a tf.data.Dataset, not "
+            f"{type(dataset).__name__}"
+        )
+    _check_batched(dataset.element_spec, topology, training=False)
+    length = _length(dataset)
+    code = {None: -1, math.inf: -2}.get(length, length)
+    codes = all_gather(np.asarray(code, np.int64)) if all_gather else np.asarray([code])
+    if steps is None:
+        if (codes < 0).any():
+            raise ValueError(
+                "the dataset of the function does not tell its length, so processes cannot agree "
+                "when an epoch ends; give steps_per_epoch, or apply "
+                "tf.data.experimental.assert_cardinality(n)"
+            )
+        if not codes.any():
+            raise ValueError("the datasets of the function are empty on every process")
+    split = dataset.map(
+        lambda *element: _split_local(_as_tuple(element), topology),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    if steps is not None:
+        split = split.repeat()
+    else:
+        # A process whose part ends early takes part with examples that do not count.
+        nothing = tf.data.Dataset.from_tensors(_nothing(split.element_spec)).repeat()
+        split = split.concatenate(nothing).take(int(codes.max()))
+    split = split.prefetch(2)
+    return Feed(
+        dataset=lambda epoch: split,
+        spec=split.element_spec["parts"][0],
+        steps=steps if steps is not None else int(codes.max()),
+        endless=steps is not None,
+        shared=False,
+    )
+
+
+def _split(batch, topology, static_rows):
+    """Cuts the rows of this process's replicas out of a global batch."""
+    leaves = keras.tree.flatten(batch)
+    total = tf.shape(leaves[0])[0] if static_rows is None else static_rows
+    parts, rows = [], []
+    for local in range(topology.local_replicas):
+        index = topology.first_replica + local
+        start = total * index // topology.replicas
+        stop = total * (index + 1) // topology.replicas
+        rows.append(stop - start)
+        if static_rows is None:
+            # A replica without rows borrows one, which then weighs nothing.
+            start = tf.minimum(start, total - 1)
+            stop = tf.maximum(stop, start + 1)
+        parts.append(keras.tree.map_structure(lambda leaf, a=start, b=stop: leaf[a:b], batch))
+    return {
+        "parts": tuple(parts),
+        "rows": tf.cast(tf.stack(rows), tf.float32),
+        "total": tf.cast(total, tf.float32),
+        "fingerprint": _fingerprint(leaves, topology),
+    }
+
+
+def _split_local(batch, topology):
+    """Cuts a process's own part for its replicas."""
+    alone = dataclasses.replace(topology, processes=1, process=0)
+    element = _split(batch, alone, None)
+    return {**element, "total": tf.constant(-1.0)}
+
+
+def _nothing(spec):
+    def zeros(leaf):
+        return tf.zeros([size or 1 for size in leaf.shape], leaf.dtype)
+
+    return {
+        "parts": tf.nest.map_structure(zeros, spec["parts"]),
+        "rows": tf.zeros(spec["rows"].shape),
+        "total": tf.constant(-1.0),
+        "fingerprint": tf.constant(0.0),
+    }
+
+
+def _fingerprint(leaves, topology):
+    if topology.processes == 1:
+        return tf.constant(0.0)
+    # One row tells shuffled batches apart; whole numbers below 1021 add up exactly in float32.
+    first = [tf.io.serialize_tensor(leaf[:1]) for leaf in leaves]
+    return tf.cast(tf.strings.to_hash_bucket_fast(tf.strings.join(first), 1021), tf.float32)
+
+
+def _check_batched(spec, topology, training):
+    """Checks that leaves share a batch axis; returns its static size where replicas divide it."""
+    sizes = set()
+    for path, leaf in keras.tree.flatten_with_path(spec):
+        if not isinstance(leaf, tf.TensorSpec):
+            raise TypeError(
+                f"{'/'.join(map(str, path))} of the dataset is a {type(leaf).__name__}; make it a "
+                "dense tensor, with to_tensor() or tf.sparse.to_dense, before batching"
+            )
+        if leaf.shape.rank == 0:
+            raise ValueError(
+                f"the dataset is not batched: an element is {spec}; call "
+                "dataset.batch(global batch size)"
+            )
+        sizes.add(None if leaf.shape.rank is None else leaf.shape[0])
+    if len(sizes - {None}) > 1:
+        raise ValueError(
+            f"the dataset is not batched, or its parts differ in their first axis: {spec}; call "
+            "dataset.batch(global batch size)"
+        )
+    size = sizes.pop() if len(sizes) == 1 else None
+    if training and size is not None and size < topology.replicas:
+        raise ValueError(_small(size, topology))
+    return size if size is not None and size % topology.replicas == 0 else None
+
+
+def _check_first(index, element, topology):
+    message = f"a global batch {SMALL_BATCH} ({topology.replicas}): its rows are"
+    check = tf.debugging.Assert(
+        (index > 0) | (element["total"] >= topology.replicas), [message, element["total"]]
+    )
+    with tf.control_dependencies([check]):
+        return tf.nest.map_structure(tf.identity, element)
+
+
+def _small(size, topology):
+    return (
+        f"a global batch of {size} {SMALL_BATCH} ({topology.replicas}), so some would never train; "
+        "use a batch of at least that size, or fewer replicas"
+    )
+
+
+def _as_tuple(element):
+    """The elements of a dataset as `(x,)`, `(x, y)` or `(x, y, sample_weight)`."""
+    if len(element) > 3:
+        raise ValueError(
+            f"the dataset yields {len(element)} parts; it should yield (x, y) or "
+            "(x, y, sample_weight), with several inputs in a dictionary or tuple of their own"
+        )
+    return tuple(element)
+
+
+def _length(dataset):
+    cardinality = int(dataset.cardinality())
+    if cardinality == tf.data.INFINITE_CARDINALITY:
+        return math.inf
+    return None if cardinality == tf.data.UNKNOWN_CARDINALITY else cardinality
+
+
+def _tensor(array):
+    array = array if tf.is_tensor(array) else np.asarray(array)
+    if array.dtype in (np.dtype("float64"), tf.float64):
+        array = tf.cast(array, keras.config.floatx())
+    tensor = tf.convert_to_tensor(array)
+    if tensor.shape.rank == 0:
+        raise ValueError("fit, evaluate and predict need arrays with a first axis of examples")
+    return tensor

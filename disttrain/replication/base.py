@@ -1,0 +1,167 @@
+"""What the rest of disttrain asks of a way to run replicas.
+
+A replica is one copy of the model with its own part of each global batch. A process holds one or
+more of them. `tf_distribute.py` and `horovod.py` implement this protocol; nothing above it knows
+which of them is at work.
+"""
+
+import abc
+import contextlib
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Where this process stands among all replicas.
+
+    Attributes:
+        processes: Number of processes.
+        process: Index of this process; the chief is 0.
+        local_replicas: Replicas in each process.
+    """
+
+    processes: int = 1
+    process: int = 0
+    local_replicas: int = 1
+
+    @property
+    def replicas(self):
+        """Number of replicas over all processes."""
+        return self.processes * self.local_replicas
+
+    @property
+    def first_replica(self):
+        """Global index of this process's first replica."""
+        return self.process * self.local_replicas
+
+
+class Replication(abc.ABC):
+    """Runs one function on every replica and lets replicas speak to each other.
+
+    Attributes:
+        name: `"single"`, `"mirrored"`, `"multi_worker"`, `"horovod"` or a strategy's class name.
+        topology: A `Topology`.
+    """
+
+    name: str
+    topology: Topology
+
+    @property
+    def replicas(self):
+        """Number of replicas over all processes."""
+        return self.topology.replicas
+
+    @property
+    def is_chief(self):
+        """Whether this process writes files and speaks to the user."""
+        return self.topology.process == 0
+
+    def scope(self):
+        """The context in which models, optimizers and metrics are built."""
+        return contextlib.nullcontext()
+
+    def run(self, function, parts, shared=()):
+        """Calls `function(part, *shared)` on every replica of this process.
+
+        Args:
+            function: Called in replica context.
+            parts: One nested structure of tensors for each local replica.
+            shared: Arguments that all replicas get alike.
+
+        Returns:
+            The results of the local replicas, a list.
+        """
+        return [function(parts[0], *shared)]
+
+    def is_first_local_replica(self):
+        """Whether the calling replica function runs on this process's first replica."""
+        return True
+
+    def replica_index(self):
+        """Global index of the replica that calls, in replica context."""
+        return self.topology.first_replica
+
+    @abc.abstractmethod
+    def reduce_sum(self, tensors, name):
+        """Sums each dense tensor over all replicas.
+
+        Args:
+            tensors: A list of tensors of any shapes and dtypes, equal in number, order, shape and
+                dtype on every replica. Called in replica context.
+            name: What is reduced; the same on every replica, and only once in a step.
+
+        Returns:
+            The sums, a list in the same order.
+        """
+
+    def cond(self, predicate, true_function, false_function):
+        """`tf.cond` whose branches may update variables that replicas share.
+
+        Args:
+            predicate: A boolean scalar, equal on all replicas. Called in replica context.
+            true_function: A function without arguments or results.
+            false_function: The same, for `predicate == False`.
+        """
+
+        def returning(function):
+            def branch():
+                function()
+                return tf.constant(0)
+
+            return branch
+
+        tf.cond(predicate, returning(true_function), returning(false_function))
+
+    @abc.abstractmethod
+    def all_gather(self, array):
+        """Gathers one NumPy array from each process.
+
+        Args:
+            array: An array, equal in shape and dtype on all processes. Called outside of replica
+                context, by all processes.
+
+        Returns:
+            An array of shape `[processes, *array.shape]`.
+        """
+
+    def broadcast(self, variables):
+        """Copies the chief's values into `variables` on all processes."""
+        for variable in variables if self.topology.processes > 1 else ():
+            variable.assign(self.all_gather(np.asarray(variable.numpy()))[0])
+
+    def start_equal(self, variables):
+        """Gives variables that were just created the chief's values, where they may differ.
+
+        A `tf.distribute.Strategy` creates them equal.
+        """
+        return
+
+    def adopt(self, optimizer):
+        """Returns `optimizer` with variables that belong to this replication's scope."""
+        return optimizer
+
+    def metric_results(self, metrics):
+        """Evaluates metrics over the states of all replicas.
+
+        Args:
+            metrics: A list of `keras.metrics.Metric` whose variables are sums.
+
+        Returns:
+            One result for each metric: a float, an array, or a dictionary of them.
+        """
+        return [metric.result() for metric in metrics]
+
+    def any(self, flag):
+        """Whether `flag` is true on at least one process."""
+        return bool(self.all_gather(np.asarray([flag], np.int32)).any())
+
+    def agree(self, array):
+        """Whether `array` has the same values on every process."""
+        gathered = self.all_gather(np.asarray(array))
+        return bool((gathered == gathered[:1]).all())
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {self.name}, {self.replicas} replicas>"

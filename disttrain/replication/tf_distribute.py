@@ -1,0 +1,165 @@
+"""Replicas under `tf.distribute`: one device, `MirroredStrategy`, `MultiWorkerMirroredStrategy`."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from disttrain.replication import startup
+from disttrain.replication.base import Replication, Topology
+from disttrain.replication.tf_config import check_tf_config
+
+
+class TfDistribute(Replication):
+    """Replicas of a `tf.distribute.Strategy`.
+
+    Args:
+        strategy: A synchronous strategy, or TensorFlow's default one for a single device.
+        name: What the user calls it.
+
+    Raises:
+        ValueError: The strategy is not synchronous data parallelism.
+    """
+
+    def __init__(self, strategy, name=None):
+        unsupported = (
+            tf.distribute.experimental.ParameterServerStrategy,
+            tf.distribute.TPUStrategy,
+            tf.distribute.experimental.CentralStorageStrategy,
+        )
+        if isinstance(strategy, unsupported):
+            raise ValueError(
+                f"{type(strategy).__name__} is not supported: disttrain needs synchronous replicas "
+                "that each hold the weights; use MirroredStrategy, MultiWorkerMirroredStrategy or "
+                "Horovod"
+            )
+        self.strategy = strategy
+        self.name = name or type(strategy).__name__
+        self.topology = self._topology()
+        self._gathers = {}
+
+    def _topology(self):
+        replicas = self.strategy.num_replicas_in_sync
+        resolver = self.strategy.cluster_resolver
+        spec = resolver.cluster_spec().as_dict() if resolver is not None else {}
+        if not spec:
+            return Topology(local_replicas=replicas)
+        processes = sum(len(hosts) for job, hosts in spec.items() if job in ("chief", "worker"))
+        index = int(resolver.task_id or 0)
+        if resolver.task_type == "worker" and "chief" in spec:
+            index += len(spec["chief"])
+        return Topology(processes, index, replicas // processes)
+
+    def scope(self):
+        return self.strategy.scope()
+
+    def run(self, function, parts, shared=()):
+        if self.replicas == 1:
+            return [function(parts[0], *shared)]
+        first = self.topology.first_replica
+        part = self.strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group - first]
+        )
+        result = self.strategy.run(lambda part: function(part, *shared), args=(part,))
+        if result is None:
+            return [None] * len(parts)
+        leaves = [
+            self.strategy.experimental_local_results(leaf) for leaf in tf.nest.flatten(result)
+        ]
+        return [
+            tf.nest.pack_sequence_as(result, [leaf[i] for leaf in leaves])
+            for i in range(len(parts))
+        ]
+
+    def is_first_local_replica(self):
+        return self.replica_index() == self.topology.first_replica
+
+    def replica_index(self):
+        if self.replicas == 1:
+            return 0
+        index = tf.distribute.get_replica_context().replica_id_in_sync_group
+        # Inside of a tf.function it may come as a constant tensor.
+        return int(tf.get_static_value(index)) if tf.is_tensor(index) else index
+
+    def reduce_sum(self, tensors, name):
+        if self.replicas == 1:
+            return list(tensors)
+        context = tf.distribute.get_replica_context()
+        # A tensor that replicas share belongs to no device until each has its own.
+        own = [tf.identity(tensor) for tensor in tensors]
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+
+    def cond(self, predicate, true_function, false_function):
+        if self.replicas == 1 or tf.__internal__.distribute.strategy_supports_no_merge_call():
+            super().cond(predicate, true_function, false_function)
+            return
+        # A branch that merges replicas must not stand in a replica's own tf.cond, so the replicas
+        # meet, one cond is built for all of them, and each branch parts them again.
+        outer = super().cond
+
+        def in_cross_replica(strategy, predicate):
+            def on_each(function):
+                return lambda: strategy.extended.call_for_each_replica(function)
+
+            shared = strategy.experimental_local_results(predicate)[0]
+            outer(shared, on_each(true_function), on_each(false_function))
+
+        tf.distribute.get_replica_context().merge_call(in_cross_replica, args=(predicate,))
+
+    def all_gather(self, array):
+        array = np.asarray(array)
+        if self.topology.processes == 1:
+            return array[None]
+        key = (array.shape, array.dtype.str)
+        if key not in self._gathers:
+            self._gathers[key] = self._make_gather()
+        return self._gathers[key](tf.constant(array)).numpy()[:: self.topology.local_replicas]
+
+    def _make_gather(self):
+        @tf.function
+        def gather(array):
+            def on_replica():
+                return tf.distribute.get_replica_context().all_gather(array[None], axis=0)
+
+            return self.strategy.experimental_local_results(self.strategy.run(on_replica))[0]
+
+        return gather
+
+    def adopt(self, optimizer):
+        if self.replicas == 1 or optimizer._distribution_strategy is self.strategy:
+            return optimizer
+        if optimizer.built:
+            raise ValueError(
+                f"the optimizer {optimizer.name!r} has built its slots outside of the scope of "
+                f"{self.name!r}; hand in a new one, or build it in trainer.replication.scope()"
+            )
+        config = optimizer.get_config()
+        rate = optimizer._learning_rate
+        # A schedule or a function goes over as it is, for it need not know how to serialize itself.
+        config["learning_rate"] = float(rate.numpy()) if hasattr(rate, "numpy") else rate
+        with self.scope():
+            return type(optimizer).from_config(config)
+
+
+def single():
+    """One replica on the first GPU, or else on the CPU."""
+    return TfDistribute(tf.distribute.get_strategy(), "single")
+
+
+def mirrored(devices=None):
+    """A replica on each of `devices`; on all GPUs, or all logical CPU devices, by default."""
+    if devices is None:
+        devices = [device.name for device in tf.config.list_logical_devices("GPU")]
+        devices = devices or [device.name for device in tf.config.list_logical_devices("CPU")]
+    return TfDistribute(tf.distribute.MirroredStrategy(devices), "mirrored")
+
+
+def multi_worker():
+    """The replicas of all processes that `TF_CONFIG` names.
+
+    Raises:
+        ValueError: `TF_CONFIG` is missing, is not JSON, lacks a key, or points outside the cluster.
+        RuntimeError: TensorFlow was in use before disttrain was imported.
+    """
+    check_tf_config(os.environ.get("TF_CONFIG"))
+    return TfDistribute(startup.strategy(), "multi_worker")

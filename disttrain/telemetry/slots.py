@@ -1,0 +1,41 @@
+"""Finds the slots that an optimizer keeps for each variable, by their real names."""
+
+import keras
+
+
+def find_slots(optimizer, variables):
+    """The slots of each variable.
+
+    A Keras optimizer keeps a slot as a list in the order of the variables it was built with; some
+    entries may be `None`.
+
+    Args:
+        optimizer: A built Keras optimizer.
+        variables: Trainable variables, in any order.
+
+    Returns:
+        A list with one dictionary for each variable, from slot name (`"momentum"`, `"velocity"`)
+        to `keras.Variable`.
+    """
+    built = list(optimizer._trainable_variables)
+    slots = {id(variable): {} for variable in built}
+    for attribute, entries in vars(optimizer).items():
+        if attribute in ("_trainable_variables", "_variables") or not isinstance(entries, list):
+            continue
+        if len(entries) != len(built) or not any(_is_variable(entry) for entry in entries):
+            continue
+        for variable, entry in zip(built, entries, strict=True):
+            if _is_variable(entry) and entry is not variable:
+                name = _slot_name(entry, variable) or attribute.strip("_").rstrip("s")
+                slots[id(variable)].setdefault(name, entry)
+    return [slots.get(id(variable), {}) for variable in variables]
+
+
+def _is_variable(entry):
+    return isinstance(entry, keras.Variable)
+
+
+def _slot_name(slot, variable):
+    """Keras names a slot after its variable's path and its own role: `dense_kernel_momentum`."""
+    prefix = variable.path.replace("/", "_") + "_"
+    return slot.name.removeprefix(prefix) if slot.name.startswith(prefix) else None

@@ -1,0 +1,544 @@
+"""The outer loop: epochs, validation, callbacks, progress and the run's files.
+
+It knows nothing of what happens inside a step; `train_step.py` and `eval_step.py` do that.
+"""
+
+import contextlib
+import math
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from disttrain import callbacks as callbacks_module
+from disttrain import replication as replication_module
+from disttrain.data import SMALL_BATCH, make_feed
+from disttrain.eval_step import EvaluateStep, PredictStep
+from disttrain.optimizers.distributed import DistributedOptimizer
+from disttrain.progress import Progress
+from disttrain.task import Task
+from disttrain.telemetry import Telemetry
+from disttrain.telemetry.log import RunLog
+from disttrain.train_step import TrainStep
+
+
+class Trainer:
+    """Trains a Keras model on all replicas of a replication.
+
+    The same seed and the same global batches give the same weights under every replication, to
+    rounding, for models without random layers.
+
+    Args:
+        build_model: A function that returns a `keras.Model`; called in the replication's scope.
+        optimizer: A Keras optimizer, its name, or a `DistributedOptimizer`.
+        loss: A `keras.losses.Loss`, its name, a function `(y_true, y_pred)`, or a list or
+            dictionary of them for several outputs. Means are taken over the global batch.
+        metrics: A list of metrics or their names, in Keras's structure for several outputs, or a
+            function that returns it.
+        replication: `"auto"`, `"single"`, `"mirrored"`, `"multi_worker"`, `"horovod"`, a
+            `tf.distribute.Strategy`, or a `disttrain.replication.Replication`.
+        clip: A clip such as `disttrain.ClipByGlobalNorm(1.0)`.
+        loss_scale: `None`, a number, `"dynamic"`, or a `disttrain.DynamicLossScale`. With
+            `precision="mixed_float16"`, `None` means `"dynamic"`.
+        precision: Name of a Keras dtype policy under which the model is built.
+        steps_per_execution: Steps that run without coming back to Python.
+        jit_compile: Whether XLA compiles forward and backward; `"auto"` does not.
+        telemetry: A `disttrain.Telemetry`, or `None` to record nothing.
+        logdir: The run's directory, or `None` to write no files.
+        seed: Seeds Python, NumPy and TensorFlow before the model is built, and the order of
+            arrays; `None` leaves them alone.
+
+    Raises:
+        TypeError: An argument has a wrong type.
+        ValueError: An argument has a wrong value, or two of them contradict each other.
+        RuntimeError: Horovod is wanted and does not load, or `logdir` cannot be written.
+    """
+
+    def __init__(
+        self,
+        build_model,
+        *,
+        optimizer="adam",
+        loss=None,
+        metrics=None,
+        replication="auto",
+        clip=None,
+        loss_scale=None,
+        precision=None,
+        steps_per_execution=1,
+        jit_compile="auto",
+        telemetry=Telemetry(),  # noqa: B008, it is immutable
+        logdir=None,
+        seed=0,
+    ):
+        if loss is None:
+            raise ValueError("give a loss, such as keras.losses.MeanSquaredError()")
+        if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
+            raise ValueError(
+                f"steps_per_execution must be a whole number from 1, not {steps_per_execution!r}"
+            )
+        if jit_compile not in (True, False, "auto"):
+            raise ValueError(f"jit_compile must be True, False or 'auto', not {jit_compile!r}")
+        if telemetry is not None and not isinstance(telemetry, Telemetry):
+            raise TypeError(f"telemetry must be a disttrain.Telemetry or None, not {telemetry!r}")
+        self.replication = replication_module.resolve(replication)
+        if jit_compile is True and self.replication.topology.local_replicas > 1:
+            raise ValueError(
+                "jit_compile=True needs one replica a process, for XLA compiles for one device; "
+                "use Horovod or multi_worker with one device each, or jit_compile='auto'"
+            )
+        self.steps_per_execution = steps_per_execution
+        self._jit_compile = jit_compile is True
+        self._telemetry = telemetry
+        self._seed = seed
+        self._steps_done = 0
+        if seed is not None:
+            keras.utils.set_random_seed(seed)
+        if loss_scale is None and precision == "mixed_float16":
+            loss_scale = _dynamic_unless_set(optimizer)
+        self._clip, self._loss_scale = clip, loss_scale
+        self._task = Task(
+            build_model, self._distributed(optimizer), loss, metrics, self.replication, precision
+        )
+        self._log = RunLog.open(logdir, self.replication)
+        self._train_step = self._train_feed = self._probe = None
+        self._evaluate_steps = {}
+        self._average = None
+        self._ready = False
+
+    @property
+    def model(self):
+        """The `keras.Model`."""
+        return self._task.model
+
+    @property
+    def optimizer(self):
+        """The `DistributedOptimizer`; its `inner` is the Keras optimizer."""
+        return self._task.optimizer
+
+    def fit(
+        self,
+        x,
+        y=None,
+        *,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        sample_weight=None,
+        initial_epoch=0,
+        steps_per_epoch=None,
+        validation_steps=None,
+        validation_batch_size=None,
+        validation_freq=1,
+    ):
+        """Trains.
+
+        Args:
+            x: A `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batched with the global
+                batch size, the same on every process; a function of a
+                `tf.distribute.InputContext` that returns this process's part of it; or arrays.
+            y: Targets, where `x` is arrays.
+            batch_size: Global batch size for arrays, 32 by default.
+            epochs: Number of the epoch after the last one.
+            verbose: 0 is silent, 1 or `"auto"` shows a progress bar, 2 a line an epoch.
+            callbacks: Keras callbacks. Those that write files run on the chief alone.
+            validation_split: Part of the arrays, from the end, that is kept for validation.
+            validation_data: As `x`, or a tuple of arrays `(x, y)` or `(x, y, sample_weight)`.
+            shuffle: Whether arrays are shuffled anew in each epoch.
+            sample_weight: Weights for arrays.
+            initial_epoch: Number of the first epoch.
+            steps_per_epoch: Steps of an epoch; by default the whole dataset.
+            validation_steps: Steps of a validation; by default the whole dataset.
+            validation_batch_size: Global batch size for validation arrays.
+            validation_freq: Validate after every so many epochs, or a list of epochs from 1.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: The data do not fit, see the message.
+            TypeError: The data are of no known kind.
+            RuntimeError: Processes read different data, or the loss was not finite in any step of
+                an epoch.
+        """
+        if validation_split:
+            (x, y, sample_weight), validation_data = _split_off(
+                x, y, sample_weight, validation_split, validation_data
+            )
+        feed = self._feed(
+            x, y, sample_weight, batch_size, steps_per_epoch, shuffle=shuffle, training=True
+        )
+        self._prepare(feed)
+        chosen = callbacks_module.on_this_process(callbacks, self.replication.is_chief)
+        verbose = 1 if verbose == "auto" else int(verbose)
+        if not self.replication.is_chief:
+            verbose = 0
+        history = keras.callbacks.CallbackList(
+            chosen,
+            add_history=True,
+            model=self.model,
+            epochs=epochs,
+            steps=feed.steps,
+            verbose=verbose,
+        )
+        run = _Run(
+            feed=feed,
+            callbacks=history,
+            progress=Progress(epochs, feed.steps, verbose),
+            watch_batches=callbacks_module.watch_batches(history.callbacks),
+        )
+        self.model.stop_training = False
+        history.on_train_begin()
+        self._after_restore(callbacks, chosen)
+        initial_epoch = getattr(self.model, "_initial_epoch", None) or initial_epoch
+        logs = {}
+        try:
+            for epoch in range(initial_epoch, epochs):
+                logs = self._train_epoch(run, epoch)
+                if validation_data is not None and _due(epoch, validation_freq):
+                    validation = self._validate(
+                        validation_data, validation_batch_size or batch_size, validation_steps
+                    )
+                    logs.update({f"val_{name}": value for name, value in validation.items()})
+                self._log.scalars(
+                    {k: v for k, v in logs.items() if k.startswith("val_")}, self._steps_done
+                )
+                run.progress.end(run.examples, logs, self._learning_rate())
+                history.on_epoch_end(epoch, logs)
+                self._log.flush()
+                if self.replication.any(self.model.stop_training):
+                    self.model.stop_training = True
+                    break
+        finally:
+            run.progress.close()
+            self._log.flush()
+        if epochs > initial_epoch:
+            self.optimizer.finalize_variable_values(self.model.trainable_variables)
+        history.on_train_end(logs)
+        return self.model.history
+
+    def evaluate(self, x, y=None, *, batch_size=None, sample_weight=None, steps=None):
+        """Computes the loss and the metrics over all examples.
+
+        Args:
+            x: As for `fit`.
+            y: Targets, where `x` is arrays.
+            batch_size: Global batch size for arrays, 32 by default.
+            sample_weight: Weights for arrays.
+            steps: Steps; by default the whole dataset.
+
+        Returns:
+            A dictionary: `"loss"`, each output's loss where there are several, and each metric.
+        """
+        feed = self._feed(x, y, sample_weight, batch_size, steps)
+        self._prepare(feed, training=False)
+        key = repr((feed.spec, feed.shared))
+        if key not in self._evaluate_steps:
+            self._evaluate_steps[key] = EvaluateStep(self._task, feed)
+        step = self._evaluate_steps[key]
+        step.reset()
+        self._task.reset_metrics()
+        for element in self._elements(feed):
+            step.execute(element)
+        return {**step.read(), **self._task.metric_results()}
+
+    def predict(self, x, *, batch_size=None, steps=None):
+        """Computes the model's outputs for all examples.
+
+        Args:
+            x: As for `fit`; targets in a dataset are passed over.
+            batch_size: Global batch size for arrays, 32 by default.
+            steps: Steps; by default the whole dataset.
+
+        Returns:
+            NumPy arrays in the model's structure, in the order of the examples, on every process.
+        """
+        feed = self._feed(x, None, None, batch_size, steps)
+        if not feed.shared:
+            raise ValueError(
+                "predict puts outputs into the order of the examples, so every process has to read "
+                "all of them; give a dataset or arrays, not a function of an InputContext"
+            )
+        self._prepare(feed, training=False)
+        step = PredictStep(self._task)
+        for element in self._elements(feed):
+            step.add(element)
+        return step.read()
+
+    def switch_optimizer(self, optimizer):
+        """Goes on with another optimizer; weights, step count and the run's files stay.
+
+        Args:
+            optimizer: A new Keras optimizer, its name, or a `DistributedOptimizer`. Unless it is
+                the latter, the clip and the loss scale of the trainer stay.
+        """
+        self._task.optimizer = self._distributed(optimizer)
+        self.model.optimizer = self._task.optimizer
+        self._train_step = None
+
+    def _distributed(self, optimizer):
+        if isinstance(optimizer, DistributedOptimizer):
+            if self._clip is not None or self._loss_scale is not None:
+                raise ValueError(
+                    "the optimizer is a DistributedOptimizer, which has a clip and a loss scale of "
+                    "its own; give them there, not to the trainer"
+                )
+            settings = {"clip": optimizer.clip, "loss_scale": optimizer.loss_scale}
+            inner = optimizer.inner
+        else:
+            settings = {"clip": self._clip, "loss_scale": self._loss_scale}
+            inner = optimizer
+        if isinstance(inner, (str, dict)):
+            with self.replication.scope():
+                inner = keras.optimizers.get(inner)
+        if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+            with self.replication.scope():
+                return DistributedOptimizer(inner, replication=self.replication, **settings)
+        if not isinstance(inner, keras.optimizers.Optimizer):
+            raise TypeError(
+                f"optimizer must be a keras.optimizers.Optimizer or its name, not {optimizer!r}"
+            )
+        inner = self.replication.adopt(inner)
+        with self.replication.scope():
+            return DistributedOptimizer(inner, replication=self.replication, **settings)
+
+    def _feed(self, x, y, sample_weight, batch_size, steps, shuffle=False, training=False):
+        return make_feed(
+            x,
+            self.replication.topology,
+            y=y,
+            sample_weight=sample_weight,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self._seed,
+            steps=steps,
+            training=training,
+            all_gather=self.replication.all_gather,
+        )
+
+    def _prepare(self, feed, training=True):
+        """Builds what is not built yet, once the structure of the data is known."""
+        self._task.build(feed.spec, training)
+        if not self._ready:
+            self._ready = True
+            self.replication.start_equal(self.model.variables)
+            self._task.spread_seeds()
+        if not training:
+            return
+        changed = self._train_feed is None or (
+            repr((feed.spec, feed.shared)) != repr((self._train_feed.spec, self._train_feed.shared))
+        )
+        same_variables = self._train_step is not None and [
+            id(v) for v in self._train_step.variables
+        ] == [id(v) for v in self.model.trainable_variables]
+        if self._train_step is None or changed or not same_variables:
+            self.replication.start_equal(self.optimizer.variables)
+            self._probe = self._log.probe(
+                self._telemetry, self._task, self._steps_done, self.steps_per_execution
+            )
+            self._train_step = TrainStep(
+                self._task, feed, self.steps_per_execution, self._jit_compile, self._probe
+            )
+            self._train_feed = feed
+
+    def _after_restore(self, callbacks, chosen):
+        """Brings all processes to the state that a callback of the chief has restored."""
+        listed = keras.tree.flatten(callbacks) if callbacks is not None else chosen
+        if self.replication.topology.processes == 1 or not callbacks_module.restores(listed):
+            return
+        epoch = np.asarray(getattr(self.model, "_initial_epoch", None) or 0)
+        self.model._initial_epoch = int(self.replication.all_gather(epoch)[0])
+        self.replication.broadcast([*self.model.variables, *self.optimizer.variables])
+
+    def _train_epoch(self, run, epoch):
+        step, feed = self._train_step, run.feed
+        step.reset()
+        self._task.reset_metrics()
+        self._agree_on_learning_rate()
+        run.callbacks.on_epoch_begin(epoch)
+        run.progress.begin(epoch)
+        if run.iterator is None or not feed.endless:
+            run.iterator = iter(feed.dataset(epoch))
+        every = self._refresh_interval(run)
+        done, shown = 0, 0
+        while feed.steps is None or done < feed.steps:
+            wanted = self.steps_per_execution
+            if feed.steps is not None:
+                wanted = min(wanted, feed.steps - done)
+            run.callbacks.on_train_batch_begin(done)
+            began = time.perf_counter()
+            with _pipeline_errors():
+                made = int(step.execute(run.iterator, tf.constant(wanted)))
+            if made == 0:
+                break
+            self._log.executed(self._probe, self._steps_done, made, time.perf_counter() - began)
+            self._steps_done += made
+            done += made
+            refresh = done - shown >= every or done == made
+            if refresh:
+                shown = done
+                self._refresh(run, done)
+            if run.watch_batches:
+                run.examples, losses = step.read()
+                run.logs.update(losses)
+                run.callbacks.on_train_batch_end(done - 1, dict(run.logs))
+            if run.stop or (self.model.stop_training and self.replication.topology.processes == 1):
+                self.model.stop_training = True
+                break
+        if done == 0:
+            raise ValueError("the dataset gave no batch in this epoch; is it empty?")
+        if not step.any_finite_loss():
+            raise RuntimeError(
+                f"the loss was NaN or infinite in every one of the {done} steps of epoch "
+                f"{epoch + 1}, and no step was applied; look for NaN in the data, lower the "
+                "learning rate, or set clip=disttrain.ClipByGlobalNorm(1.0)"
+            )
+        self._average_state()
+        self._log.read(self._probe)
+        self._refresh(run, done, last=True)
+        self._log.scalars(self._epoch_scalars(run.logs), self._steps_done)
+        return dict(run.logs)
+
+    def _epoch_scalars(self, logs):
+        """What TensorBoard's own pages get at the end of an epoch; the probe writes the rest."""
+        if self._probe is not None:
+            return {name: value for name, value in logs.items() if name != "loss"}
+        return {**logs, "learning_rate": self._learning_rate()}
+
+    def _refresh_interval(self, run):
+        """Steps between two looks at the metrics; the same on all processes."""
+        if run.watch_batches and self.replication.topology.processes == 1:
+            return 1
+        return max(1, math.ceil((run.feed.steps or 500) / 50))
+
+    def _refresh(self, run, done, last=False):
+        """Reads losses and metrics over all replicas. Called by every process at the same steps."""
+        several = self.replication.topology.processes > 1
+        if several:
+            flags = [self.model.stop_training, self._train_step.disagreed()]
+            stop, disagreed = self.replication.all_gather(np.asarray(flags, np.int32)).any(axis=0)
+            run.stop = bool(stop)
+            if disagreed:
+                raise RuntimeError(
+                    "the processes read different batches; give each the whole dataset in the same "
+                    "order (shuffle with a seed, do not shard), or a function of a "
+                    "tf.distribute.InputContext that returns its part"
+                )
+        watched = several or run.progress.enabled or run.watch_batches
+        if not watched and not last:
+            return
+        run.examples, losses = self._train_step.read()
+        run.logs = {**losses, **self._task.metric_results()}
+        run.progress.update(done, run.examples, run.logs, self._learning_rate())
+
+    def _validate(self, data, batch_size, steps):
+        if isinstance(data, (tuple, list)):
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+            return self.evaluate(
+                x, y, sample_weight=sample_weight, batch_size=batch_size, steps=steps
+            )
+        return self.evaluate(data, steps=steps)
+
+    def _elements(self, feed):
+        dataset = feed.dataset(0)
+        with _pipeline_errors():
+            yield from dataset.take(feed.steps) if feed.endless else dataset
+
+    def _learning_rate(self):
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+
+    def _agree_on_learning_rate(self):
+        """Takes over the chief's learning rate where a callback has set it there alone."""
+        rate = self.optimizer.inner._learning_rate
+        if self.replication.topology.processes > 1 and isinstance(rate, keras.Variable):
+            rate.assign(self.replication.all_gather(np.asarray(rate.numpy()))[0])
+
+    def _average_state(self):
+        """Brings variables together that replicas moved apart, BatchNormalization's above all."""
+        state = self._task.state_to_average()
+        if self.replication.replicas == 1 or not state:
+            return
+        if self._average is None:
+
+            def on_replica(part):
+                sums = self.replication.reduce_sum([v.value for v in state], "state")
+                for variable, value in zip(state, sums, strict=True):
+                    variable.assign(value / self.replication.replicas)
+
+            parts = [tf.constant(0)] * self.replication.topology.local_replicas
+            self._average = tf.function(
+                lambda: self.replication.run(on_replica, parts), autograph=False
+            )
+        self._average()
+
+
+class _Run:
+    """What one call of `fit` carries from epoch to epoch."""
+
+    def __init__(self, feed, callbacks, progress, watch_batches):
+        self.feed = feed
+        self.callbacks = callbacks
+        self.progress = progress
+        self.watch_batches = watch_batches
+        self.iterator = None
+        self.logs = {}
+        self.examples = 0.0
+        self.stop = False
+
+
+@contextlib.contextmanager
+def _pipeline_errors():
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if SMALL_BATCH not in str(error):
+            raise
+        line = next(line for line in str(error).splitlines() if SMALL_BATCH in line)
+        raise ValueError(
+            f"{line[line.index('a global batch') :]}; use a batch of at least as many examples as "
+            "there are replicas, or fewer replicas"
+        ) from None
+
+
+def _due(epoch, frequency):
+    if isinstance(frequency, int):
+        return (epoch + 1) % frequency == 0
+    return epoch + 1 in frequency
+
+
+def _dynamic_unless_set(optimizer):
+    inner = getattr(optimizer, "inner", optimizer)
+    has_own = (
+        isinstance(inner, keras.optimizers.LossScaleOptimizer)
+        or isinstance(optimizer, DistributedOptimizer)
+        or getattr(inner, "loss_scale_factor", None) is not None
+    )
+    return None if has_own else "dynamic"
+
+
+def _split_off(x, y, sample_weight, part, validation_data):
+    """Keeps the last part of arrays for validation, as Keras does."""
+    if validation_data is not None:
+        raise ValueError("give validation_split or validation_data, not both")
+    if isinstance(x, tf.data.Dataset) or callable(x):
+        raise ValueError("validation_split goes with arrays; split a dataset with take and skip")
+    if not 0 < part < 1:
+        raise ValueError(f"validation_split must lie between 0 and 1, not {part!r}")
+    arrays = (x, y, sample_weight)
+    count = len(keras.tree.flatten(x)[0])
+    kept = math.floor(count * (1 - part))
+    if kept in (0, count):
+        raise ValueError(f"validation_split={part!r} of {count} examples leaves one side empty")
+
+    def cut(rows):
+        return tuple(
+            None if a is None else keras.tree.map_structure(lambda leaf: leaf[rows], a)
+            for a in arrays
+        )
+
+    return cut(slice(0, kept)), cut(slice(kept, None))
