@@ -85,9 +85,13 @@ class Progress:
         of = f"{step}/{self._steps}" if self._steps else f"{step}"
         self._bar.update(self._row, completed=step, step=of, numbers="  ".join(text))
 
+    def trained(self):
+        """Notes that the training steps of the epoch are done; validation follows."""
+        self._seconds = time.perf_counter() - self._began
+
     def end(self, examples, logs, learning_rate):
         """Ends an epoch with the line that stays."""
-        seconds = time.perf_counter() - self._began
+        seconds = self._seconds
         if self._bar is not None:
             self._bar.remove_task(self._row)
             self._bar.stop()

@@ -401,6 +401,7 @@ class Trainer:
         self._average_state()
         self._log.read(self._probe)
         self._refresh(run, done, last=True)
+        run.progress.trained()
         self._log.scalars(self._epoch_scalars(run.logs), self._steps_done)
         return dict(run.logs)
 

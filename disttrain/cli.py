@@ -1,0 +1,30 @@
+"""The `disttrain` command."""
+
+import argparse
+import sys
+
+import disttrain
+
+
+def main(arguments=None):
+    """Runs the `disttrain` command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="disttrain", description=disttrain.__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--version", action="version", version=f"disttrain {disttrain.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser(
+        "demo",
+        help="train a small network on images; see disttrain demo --help",
+        add_help=False,
+    )
+    chosen, rest = parser.parse_known_args(arguments)
+    if chosen.command == "demo":
+        from disttrain.examples import images
+
+        images.main(rest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

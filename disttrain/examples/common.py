@@ -1,0 +1,72 @@
+"""The options that all examples share."""
+
+import argparse
+
+import tensorflow as tf
+
+import disttrain
+
+
+def parser(description):
+    """An `argparse.ArgumentParser` with the options that all examples share."""
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    options.add_argument(
+        "--replication",
+        default="auto",
+        choices=disttrain.replication.NAMES,
+        help="how replicas are run",
+    )
+    options.add_argument(
+        "--replicas",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with mirrored: logical CPU devices to use",
+    )
+    options.add_argument("--epochs", type=int, metavar="N", help="passes over the data")
+    options.add_argument("--batch", type=int, default=64, metavar="N", help="global batch size")
+    options.add_argument("--optimizer", default="adam", help="name of a Keras optimizer")
+    options.add_argument("--learning-rate", type=float, metavar="RATE", help="peak learning rate")
+    options.add_argument("--every", type=int, default=1, metavar="N", help="record every N steps")
+    options.add_argument("--logdir", metavar="DIR", help="where the run is written")
+    options.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the run")
+    return options
+
+
+def replication(options):
+    """Makes the replicas that the options ask for; before any tensor.
+
+    Raises:
+        SystemExit: The options contradict each other.
+    """
+    if options.replicas > 1:
+        if options.replication not in ("auto", "mirrored"):
+            raise SystemExit(
+                f"--replicas goes with --replication mirrored, not {options.replication}; other "
+                "replications take their number from the launcher"
+            )
+        options.replication = "mirrored"
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * options.replicas
+        )
+    try:
+        return disttrain.replication.resolve(options.replication)
+    except (ValueError, RuntimeError) as error:
+        raise SystemExit(f"disttrain: {error}") from None
+
+
+def count(replication):
+    """Says how many replicas there are, and of which kind."""
+    plural = "" if replication.replicas == 1 else "s"
+    return f"{replication.replicas} replica{plural} ({replication.name})"
+
+
+def one_after_the_other(replication, load):
+    """Calls `load()` on the chief first, so that only one process downloads."""
+    if replication.is_chief:
+        data = load()
+    replication.any(False)
+    return data if replication.is_chief else load()

@@ -1,0 +1,41 @@
+"""TensorFlow for the tests that run in this process: quiet, and with four logical CPU devices."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.pop("TF_CONFIG", None)
+
+import pytest
+
+DEVICES = 4
+
+
+@pytest.fixture(scope="session")
+def logical_devices():
+    """Names of the four logical CPU devices."""
+    import tensorflow as tf
+
+    if len(tf.config.list_logical_devices("CPU")) < DEVICES:
+        raise RuntimeError("TensorFlow was started before its devices could be set")
+    return [device.name for device in tf.config.list_logical_devices("CPU")]
+
+
+@pytest.fixture
+def mirrored(logical_devices):
+    """Makes a mirrored replication of n replicas."""
+    from disttrain.replication.tf_distribute import mirrored
+
+    return lambda replicas: mirrored(logical_devices[:replicas])
+
+
+def pytest_collection_modifyitems(items):
+    """Sets the devices before the first test that needs TensorFlow; only then is it imported."""
+    needs = [item for item in items if "logical_devices" in getattr(item, "fixturenames", ())]
+    if needs:
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * DEVICES
+        )
