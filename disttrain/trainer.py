@@ -359,8 +359,8 @@ class Trainer:
         step, feed = self._train_step, run.feed
         step.reset()
         self._task.reset_metrics()
-        self._agree_on_learning_rate()
         run.callbacks.on_epoch_begin(epoch)
+        self._agree_on_learning_rate()
         run.progress.begin(epoch)
         if run.iterator is None or not feed.endless:
             run.iterator = iter(feed.dataset(epoch))

@@ -92,7 +92,7 @@ STEP_QUANTITIES = (
     Statistic(
         "loss", "Loss", "Training loss of the global batch, regularisation included.", "linear"
     ),
-    Statistic("learning_rate", "Learning rate", "Learning rate that the step used."),
+    Statistic("learning_rate", "Learning rate", "Learning rate that the step used.", "linear"),
     Statistic(
         "gradient_norm", "Global gradient norm", "L2 norm over all variables, before clipping."
     ),
@@ -135,12 +135,13 @@ def layer_statistics(slots):
     return (*LAYER_STATISTICS, *(slot_statistic(slot) for slot in slots), UPDATE_COSINE)
 
 
-def describe(name):
-    """The `Statistic` of a column's name; one made from the name itself for an unknown column."""
-    for statistic in (*LAYER_STATISTICS, UPDATE_COSINE, *STEP_QUANTITIES):
+def describe(name, tag=LAYERS):
+    """The `Statistic` of a tag's column; one made from the name itself for an unknown column."""
+    known = STEP_QUANTITIES if tag == STEPS else (*LAYER_STATISTICS, UPDATE_COSINE)
+    for statistic in known:
         if statistic.name == name:
             return statistic
-    if name.startswith(SLOT_PREFIX):
+    if tag == LAYERS and name.startswith(SLOT_PREFIX):
         return slot_statistic(name.removeprefix(SLOT_PREFIX))
     return Statistic(name, name, "", "linear")
 
@@ -191,6 +192,10 @@ def encode(tag, part):
     return json.dumps(content, separators=(",", ":")).encode()
 
 
+# What reading JSON that is not as `encode` writes it can raise; `int(inf)` overflows.
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
 def decode(content):
     """Reads what `encode` wrote.
 
@@ -199,12 +204,13 @@ def decode(content):
     """
     try:
         data = json.loads(content)
-        columns = tuple(data.get("statistics") or data["quantities"])
-        variables = tuple(data.get("variables", ()))
+        columns = _list(data.get("statistics") or data["quantities"])
+        variables = _list(data.get("variables", []))
         version = int(data["version"])
         replicas = int(data.get("replicas", 1))
+        optimizer = dict(data.get("optimizer") or {})
         paths = [variable["path"] for variable in variables]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"the metadata of a disttrain part cannot be read: {error!r}") from error
     if version > VERSION:
         raise ValueError(
@@ -213,4 +219,10 @@ def decode(content):
         )
     if not all(isinstance(name, str) for name in (*columns, *paths)):
         raise ValueError("the metadata of a disttrain part names an axis with something not text")
-    return Part(columns, variables, dict(data.get("optimizer") or {}), replicas, version)
+    return Part(columns, variables, optimizer, replicas, version)
+
+
+def _list(value):
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, found {type(value).__name__}")
+    return tuple(value)

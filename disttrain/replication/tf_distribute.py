@@ -151,7 +151,11 @@ def mirrored(devices=None):
     if devices is None:
         devices = [device.name for device in tf.config.list_logical_devices("GPU")]
         devices = devices or [device.name for device in tf.config.list_logical_devices("CPU")]
-    return TfDistribute(tf.distribute.MirroredStrategy(devices), "mirrored")
+    # On CPU devices TensorFlow takes collectives, whose groups in one process get into each other's
+    # way as soon as there are two strategies of different sizes.
+    on_cpu = all("CPU" in device.upper() for device in devices)
+    reduction = tf.distribute.ReductionToOneDevice() if on_cpu else None
+    return TfDistribute(tf.distribute.MirroredStrategy(devices, reduction), "mirrored")
 
 
 def multi_worker():

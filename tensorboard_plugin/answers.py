@@ -1,0 +1,74 @@
+"""How arrays travel to the page: as JSON for people and scripts, as float32 for the page.
+
+JSON: the header's fields and one field per array, nested lists in row-major order. A value that was
+never recorded is `null`; recorded values that JSON has no number for are the strings `"NaN"`,
+`"Infinity"` and `"-Infinity"`.
+
+Binary, little-endian, gzipped as a whole: a uint32 with the length in bytes of the header; the
+header, UTF-8 JSON padded with spaces to a multiple of 4, whose `arrays` lists `name` and `shape` in
+order; then each array as float32 in row-major order. A value that was never recorded is NaN with a
+`nonfinite` of 0; a recorded NaN has a `nonfinite` above 0.
+"""
+
+import gzip
+import json
+import struct
+
+import numpy as np
+from tensorboard.backend import json_util
+
+#: Higher levels take several times as long for a few percent.
+COMPRESSION = 1
+
+
+def from_buckets(header, buckets, axis=0):
+    """A header and its arrays from `buckets.Buckets`, with the bucket axis moved to the end.
+
+    Returns:
+        `(header, arrays, recorded)`, what `to_json` and `to_binary` take.
+    """
+    arrays = {
+        name: np.moveaxis(getattr(buckets, name), axis, -1)
+        for name in ("minimum", "mean", "maximum", "nonfinite")
+    }
+    return header, arrays, np.moveaxis(buckets.recorded, axis, -1)
+
+
+def to_json(header, arrays, recorded):
+    """JSON text of an answer.
+
+    Args:
+        header: JSON values by name; NaN and infinities in it become strings.
+        arrays: Float32 arrays by name, all of one shape.
+        recorded: Bool array of that shape; where it is false, `null` is written.
+    """
+    content = json_util.Cleanse(header)
+    for name, array in arrays.items():
+        content[name] = _values(array, recorded)
+    return json.dumps(content, allow_nan=False, separators=(",", ":"))
+
+
+def to_binary(header, arrays, recorded):
+    """Gzipped bytes of an answer; arguments as for `to_json`."""
+    del recorded  # NaN with nonfinite == 0 says it.
+    content = json_util.Cleanse(header)
+    content["arrays"] = [
+        {"name": name, "shape": list(array.shape)} for name, array in arrays.items()
+    ]
+    text = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    body = [struct.pack("<I", len(text)), text]
+    body += [np.ascontiguousarray(array, "<f4").tobytes() for array in arrays.values()]
+    return gzip.compress(b"".join(body), COMPRESSION, mtime=0)
+
+
+def _values(array, recorded):
+    finite = np.isfinite(array)
+    if finite.all() and recorded.all():
+        return array.tolist()
+    objects = array.astype(object)
+    objects[np.isnan(array)] = "NaN"
+    objects[np.isposinf(array)] = "Infinity"
+    objects[np.isneginf(array)] = "-Infinity"
+    objects[~recorded] = None
+    return objects.tolist()

@@ -1,0 +1,205 @@
+"""What each route answers: names are looked up, records joined and bucketed, answers bounded.
+
+Every method takes a request's context and experiment, checks its arguments against what the data
+provider lists, and raises `tensorboard.errors` for what it cannot answer. HTTP is in `plugin.py`.
+"""
+
+import dataclasses
+
+from tensorboard import errors
+
+from tensorboard_plugin import answers, buckets, joined, metadata, parts
+
+#: Most columns of any answer: more than a screen has pixels across.
+MAX_COLUMNS = 4096
+
+#: Most cells of any answer, over all rows. A cell takes 16 bytes before compression.
+MAX_CELLS = 2**20
+
+DEFAULT_COLUMNS = 512
+
+
+class Reader:
+    """Answers from one data provider; safe to call from several threads."""
+
+    def __init__(self, data_provider):
+        self._provider = data_provider
+        self._parts = parts.PartReader(data_provider)
+
+    def runs(self, ctx, experiment):
+        """Runs that hold our data, the newest first.
+
+        Returns:
+            JSON values: `version`, `limits` (`columns` and `cells` of any answer) and `runs`, each
+            with `name`, `last_step`, `last_wall_time` (seconds), `parts`, `replicas`, `variables`
+            (their number), `optimizer`, `statistics` and `quantities` (what `metadata.Statistic`
+            holds), and `problems` (`tag` and `message`).
+        """
+        listings = parts.list_runs(self._provider, ctx, experiment)
+        newest_first = sorted(listings.items(), key=_newest_first)
+        return {
+            "version": metadata.VERSION,
+            "limits": {"columns": MAX_COLUMNS, "cells": MAX_CELLS},
+            "runs": [_summary(name, listing) for name, listing in newest_first],
+        }
+
+    def variables(self, ctx, experiment, run):
+        """The variables of a run in model order, over all its parts.
+
+        Returns:
+            JSON values: `run` and `variables`, each with what `joined.Variable` holds.
+        """
+        layers = _metadata(self._listing(ctx, experiment, run), metadata.LAYERS)
+        variables = joined.merge_variables(layers)
+        return {"run": run, "variables": [dataclasses.asdict(v) for v in variables]}
+
+    def heatmap(self, ctx, experiment, run, statistic, columns, start=None, end=None):
+        """One statistic of every variable over the recorded steps.
+
+        Args:
+            statistic: The name of a column of `disttrain/layers`.
+            columns: Most buckets wanted, 1 to `MAX_COLUMNS`.
+            start: First step wanted, or `None`.
+            end: Last step wanted, or `None`.
+
+        Returns:
+            `(header, arrays, recorded)` for `answers`; arrays are `[variables, columns]`. The
+            header has `run`, `statistic`, `variables` (paths), and `_axis`'s fields.
+        """
+        listing = self._listing(ctx, experiment, run)
+        layers = _metadata(listing, metadata.LAYERS)
+        _known("statistic", [statistic], joined.merge_columns(layers))
+        paths = [variable.path for variable in joined.merge_variables(layers)]
+        _bounded(columns, len(paths))
+        records, problems = self._join(ctx, experiment, run, listing, metadata.LAYERS, start, end)
+        bounds = buckets.edges(len(records.steps), columns)
+        header = {
+            "run": run,
+            "statistic": _described([statistic], metadata.LAYERS)[0],
+            "variables": paths,
+            **_axis(records, bounds),
+            "problems": problems,
+        }
+        summed = buckets.bucket(*records.layers(statistic, paths), bounds)
+        return answers.from_buckets(header, summed)
+
+    def series(self, ctx, experiment, run, variables, statistics, columns, start=None, end=None):
+        """Some statistics of some variables over the recorded steps.
+
+        Args:
+            variables: Paths of variables, at least one.
+            statistics: Names of columns of `disttrain/layers`, at least one.
+
+        Returns:
+            `(header, arrays, recorded)` for `answers`; arrays are `[variables, statistics,
+            columns]`. The header has `run`, `variables`, `statistics` and `_axis`'s fields.
+        """
+        listing = self._listing(ctx, experiment, run)
+        layers = _metadata(listing, metadata.LAYERS)
+        known = [variable.path for variable in joined.merge_variables(layers)]
+        _known("variable", variables, known)
+        _known("statistic", statistics, joined.merge_columns(layers))
+        _bounded(columns, len(variables) * len(statistics))
+        records, problems = self._join(ctx, experiment, run, listing, metadata.LAYERS, start, end)
+        bounds = buckets.edges(len(records.steps), columns)
+        header = {
+            "run": run,
+            "variables": variables,
+            "statistics": _described(statistics, metadata.LAYERS),
+            **_axis(records, bounds),
+            "problems": problems,
+        }
+        summed = [buckets.bucket(*records.layers(name, variables), bounds) for name in statistics]
+        return answers.from_buckets(header, buckets.stack(summed))
+
+    def steps(self, ctx, experiment, run, columns, start=None, end=None):
+        """Every quantity of the run as a whole over the recorded steps.
+
+        Returns:
+            `(header, arrays, recorded)` for `answers`; arrays are `[quantities, columns]`. The
+            header has `run`, `quantities` and `_axis`'s fields.
+        """
+        listing = self._listing(ctx, experiment, run)
+        names = joined.merge_columns(_metadata(listing, metadata.STEPS))
+        _bounded(columns, len(names))
+        records, problems = self._join(ctx, experiment, run, listing, metadata.STEPS, start, end)
+        bounds = buckets.edges(len(records.steps), columns)
+        header = {
+            "run": run,
+            "quantities": _described(names, metadata.STEPS),
+            **_axis(records, bounds),
+            "problems": problems,
+        }
+        return answers.from_buckets(header, buckets.bucket(*records.quantities(names), bounds))
+
+    def _listing(self, ctx, experiment, run):
+        listing = parts.list_runs(self._provider, ctx, experiment, [run]).get(run)
+        if listing is None:
+            raise errors.NotFoundError(f"no run {run!r} holds disttrain data; see the route `runs`")
+        return listing
+
+    def _join(self, ctx, experiment, run, listing, kind, start, end):
+        listed = listing.parts.get(kind, [])
+        if start is not None:
+            listed = parts.from_step(listed, start)
+        records = [self._parts.read(ctx, experiment, run, part) for part in listed]
+        found = [*listing.problems, *(problem for read in records for problem in read.problems)]
+        whole = joined.Joined([item.part for item in listed], records, start, end)
+        return whole, [dataclasses.asdict(problem) for problem in found]
+
+
+def _summary(name, listing):
+    layers = _metadata(listing, metadata.LAYERS)
+    steps = _metadata(listing, metadata.STEPS)
+    newest = (layers or steps or [metadata.Part(())])[-1]
+    return {
+        "name": name,
+        "last_step": listing.last_step,
+        "last_wall_time": listing.last_wall_time,
+        "parts": len(layers),
+        "replicas": newest.replicas,
+        "variables": len(joined.merge_variables(layers)),
+        "optimizer": newest.optimizer,
+        "statistics": _described(joined.merge_columns(layers), metadata.LAYERS),
+        "quantities": _described(joined.merge_columns(steps), metadata.STEPS),
+        "problems": [dataclasses.asdict(problem) for problem in listing.problems],
+    }
+
+
+def _newest_first(item):
+    name, listing = item
+    return -listing.last_wall_time, name
+
+
+def _metadata(listing, kind):
+    return [listed.part for listed in listing.parts.get(kind, [])]
+
+
+def _described(columns, tag):
+    return [dataclasses.asdict(metadata.describe(name, tag)) for name in columns]
+
+
+def _known(what, names, known):
+    for name in names:
+        if name not in known:
+            raise errors.NotFoundError(f"this run has no {what} {name!r}")
+
+
+def _bounded(columns, rows):
+    if columns * rows > MAX_CELLS:
+        raise errors.InvalidArgumentError(
+            f"{rows} rows of {columns} columns are more than {MAX_CELLS} cells; "
+            f"ask for at most {MAX_CELLS // rows} columns"
+        )
+
+
+def _axis(records, bounds):
+    """The shared axis: `records`, and of each column its first and last step and wall time."""
+    first, last = bounds[:-1], bounds[1:] - 1
+    return {
+        "records": len(records.steps),
+        "first_step": records.steps[first].tolist(),
+        "last_step": records.steps[last].tolist(),
+        "first_wall_time": records.wall_times[first].tolist(),
+        "last_wall_time": records.wall_times[last].tolist(),
+    }

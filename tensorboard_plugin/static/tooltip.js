@@ -1,0 +1,42 @@
+// The box beside the pointer that tells a cell's layer, steps and exact value.
+
+import {element} from './dom.js';
+import {count, exact} from './format.js';
+
+export class Tooltip {
+  constructor() {
+    this.root = element('div', {class: 'tooltip', role: 'tooltip', hidden: true});
+  }
+
+  hide() {
+    this.root.hidden = true;
+  }
+
+  /** Shows a cell of an answer of `heatmap` at a point of the page. */
+  show({row, column, x, y}, answer, axis) {
+    const at = row * axis.columns + column;
+    const value = (name) => answer[name].values[at];
+    const lines = [['Step', axis.name(column).replace(/^Steps? /, '')]];
+    const missing = !value('nonfinite') && Number.isNaN(value('mean'));
+    const {label} = answer.statistic;
+    if (missing) {
+      lines.push([label, 'not recorded']);
+    } else if (!axis.bucketed) {
+      lines.push([label, value('nonfinite') ? exact(value('minimum')) : exact(value('mean'))]);
+    } else {
+      lines.push([`${label}, mean`, exact(value('mean'))]);
+      lines.push(['Minimum', exact(value('minimum'))], ['Maximum', exact(value('maximum'))]);
+      if (value('nonfinite')) lines.push(['Not finite', count(value('nonfinite'), 'record')]);
+    }
+    this.root.replaceChildren(
+      element('div', {class: 'tooltip-title'}, answer.variables[row]),
+      element('dl', {}, ...lines.flatMap(([name, text]) =>
+        [element('dt', {}, name), element('dd', {}, text)])));
+    this.root.hidden = false;
+    const {offsetWidth: width, offsetHeight: height} = this.root;
+    const left = x + 16 + width > window.innerWidth ? x - 16 - width : x + 16;
+    const top = y + 16 + height > window.innerHeight ? y - 12 - height : y + 16;
+    this.root.style.left = `${Math.max(4, left)}px`;
+    this.root.style.top = `${Math.max(4, top)}px`;
+  }
+}

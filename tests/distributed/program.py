@@ -1,0 +1,33 @@
+"""Runs the checks in one process of a job: `python -m tests.distributed.program KIND FOLDER`.
+
+Results go to `FOLDER/process-N.npz`, keyed `check/value`; what a check raised to `check/raised`.
+"""
+
+import os
+import sys
+import traceback
+
+import numpy as np
+
+import disttrain
+from tests.distributed.checks import CHECKS
+
+
+def main(kind, folder, *names):
+    replication = disttrain.replication.resolve(kind)
+    process = replication.topology.process
+    results = {"topology": np.asarray([replication.replicas, process])}
+    for name in names or CHECKS:
+        own = os.path.join(folder, name)
+        os.makedirs(own, exist_ok=True)
+        try:
+            values = CHECKS[name](replication, own)
+        except Exception:
+            values = {"raised": traceback.format_exc()}
+        results |= {f"{name}/{key}": np.asarray(value) for key, value in values.items()}
+        print(name, "raised" if "raised" in values else "done", flush=True)
+        np.savez(os.path.join(folder, f"process-{process}.npz"), **results)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

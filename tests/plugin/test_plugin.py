@@ -1,0 +1,258 @@
+"""Every route, asked of a running TensorBoard with the Rust and with the Python reader."""
+
+import gzip
+import json
+import re
+import urllib.request
+
+import numpy as np
+import pytest
+
+from tensorboard_plugin import metadata, plugin, reader
+from tests.plugin.conftest import HOSTILE, HOSTILE_RUN, PLAIN_RECORDS
+from tests.plugin.run_writer import EPOCH
+from tests.plugin.test_reader import decode_binary
+
+pytestmark = pytest.mark.timeout(120)
+
+ROUTES = {
+    "runs": {},
+    "variables": {"run": "plain"},
+    "heatmap": {"run": "plain", "statistic": "update_ratio"},
+    "series": {"run": "plain", "variable": "logits/kernel", "statistic": "update_ratio"},
+    "steps": {"run": "plain"},
+}
+
+
+def test_runs_tells_what_each_run_holds(server):
+    answer = server.json("runs")
+    assert answer["limits"] == {"columns": reader.MAX_COLUMNS, "cells": reader.MAX_CELLS}
+    runs = {run["name"]: run for run in answer["runs"]}
+    assert {"plain", "changed", HOSTILE_RUN, "damaged", "hopeless"} <= set(runs)
+    assert answer["runs"][0]["name"] == "plain"  # The one written last, by its wall times.
+    plain, changed = runs["plain"], runs["changed"]
+    assert (plain["parts"], plain["variables"], plain["replicas"]) == (1, 11, 4)
+    assert plain["last_step"] == 10 * (PLAIN_RECORDS - 1)
+    assert plain["last_wall_time"] == EPOCH + plain["last_step"]
+    assert plain["optimizer"]["momentum"] == 0.9
+    assert plain["problems"] == []
+    ratio = next(item for item in plain["statistics"] if item["name"] == "update_ratio")
+    assert (ratio["label"], ratio["scale"], ratio["target"]) == ("Update ratio", "log", 0.001)
+    quantities = [item["name"] for item in plain["quantities"]]
+    assert quantities == [item.name for item in metadata.STEP_QUANTITIES]
+    assert (changed["parts"], changed["variables"]) == (2, 3)
+    names = [item["name"] for item in changed["statistics"]]
+    assert "slot/momentum" in names
+    assert "slot/velocity" in names
+
+
+def test_variables_come_in_model_order(server):
+    found = server.json("variables", run="changed")["variables"]
+    assert [item["path"] for item in found] == ["a/kernel", "b/kernel", "a/bias"]
+    assert found[2] == {
+        "path": "a/bias",
+        "shape": [4],
+        "dtype": "float32",
+        "trainable": True,
+        "slots": {"momentum": {"dtype": "float32", "bytes": 16}},
+        "parameters": 4,
+    }
+
+
+def test_heatmap_keeps_every_record(server):
+    answer = server.json("heatmap", run="plain", statistic="update_ratio", columns=4096)
+    assert answer["records"] == PLAIN_RECORDS
+    assert answer["first_step"] == answer["last_step"] == list(range(0, 3000, 10))
+    assert np.shape(answer["mean"]) == (11, PLAIN_RECORDS)
+
+
+def test_heatmap_joins_parts_and_shows_what_is_not_finite(server):
+    weights = server.json("heatmap", run="changed", statistic="weight_norm")
+    assert weights["variables"] == ["a/kernel", "b/kernel", "a/bias"]
+    assert weights["mean"] == [
+        [0, 10, 20, 30, 40, 50],
+        [None, None, None, None, 1, 1],
+        [1, 1, 1, 1, None, None],
+    ]
+    gradients = server.json("heatmap", run="changed", statistic="gradient_norm")
+    assert gradients["maximum"][0] == [1, 1, "Infinity", "NaN", 1, 1]
+    assert gradients["nonfinite"][0] == [0, 0, 1, 1, 0, 0]
+    two = server.json("heatmap", run="changed", statistic="gradient_norm", columns=2)
+    assert two["nonfinite"][0] == [1, 1]
+    assert two["maximum"][0] == ["Infinity", 1]
+    assert two["mean"][0] == [1, 1]
+
+
+@pytest.mark.parametrize("route", ["heatmap", "series", "steps"])
+def test_binary_says_the_same_as_json(server, route):
+    asked = ROUTES[route] | {"columns": 7, "start": 100, "end": 1500}
+    plain = server.json(route, **asked)
+    status, headers, body = server.get(route, **asked, format="binary")
+    assert status == 200
+    assert headers["Content-Type"] == "application/octet-stream"
+    assert headers["Content-Encoding"] == "gzip"
+    header, arrays = decode_binary(body)
+    assert header["first_step"] == plain["first_step"]
+    assert header["last_step"][-1] == 1500
+    assert set(arrays) == {"minimum", "mean", "maximum", "nonfinite"}
+    for name, array in arrays.items():
+        assert array.shape[-1] == 7
+        numbers = np.array(plain[name], object)
+        numbers[numbers == np.array(None)] = np.nan
+        np.testing.assert_array_equal(numbers.astype(np.float32), array)
+
+
+def test_series_repeats_variables_and_statistics(server):
+    answer = server.json(
+        "series",
+        run="changed",
+        variable=["a/bias", "a/kernel"],
+        statistic=["weight_norm", "slot/momentum"],
+        columns=3,
+    )
+    assert answer["variables"] == ["a/bias", "a/kernel"]
+    assert [item["name"] for item in answer["statistics"]] == ["weight_norm", "slot/momentum"]
+    assert answer["mean"] == [
+        [[1, 1, None], [1, 1, None]],
+        [[5, 25, 45], [1, 1, None]],
+    ]
+    assert answer["maximum"][1][0] == [10, 30, 50]
+    assert answer["first_wall_time"] == [EPOCH, EPOCH + 20, EPOCH + 40]
+
+
+def test_steps_answers_the_loss(server):
+    answer = server.json("steps", run="changed", columns=4096)
+    place = [item["name"] for item in answer["quantities"]].index("loss")
+    assert answer["mean"][place] == [0.5] * 6
+
+
+def test_a_damaged_part_is_reported_beside_the_others(server):
+    answer = server.json("heatmap", run="damaged", statistic="weight_norm")
+    assert answer["mean"] == [[0, 1, 2, 6, 7, 8]]
+    assert [problem["tag"] for problem in answer["problems"]] == ["disttrain/layers/1"]
+    runs = {run["name"]: run for run in server.json("runs")["runs"]}
+    assert "cannot be read" in runs["damaged"]["problems"][0]["message"]
+    assert runs["hopeless"]["statistics"] == []
+    assert len(runs["hopeless"]["problems"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "route", "changes"),
+    [
+        (404, "variables", {"run": "none"}),
+        (404, "heatmap", {"run": "none"}),
+        (404, "heatmap", {"statistic": "none"}),
+        (404, "heatmap", {"run": "hopeless"}),
+        (404, "series", {"run": "none"}),
+        (404, "series", {"variable": "none"}),
+        (404, "series", {"statistic": ["update_ratio", "none"]}),
+        (404, "steps", {"run": "none"}),
+        (400, "variables", {"run": []}),
+        (400, "variables", {"run": ""}),
+        (400, "variables", {"run": ["plain", "plain"]}),
+        (400, "heatmap", {"statistic": []}),
+        (400, "heatmap", {"columns": "many"}),
+        (400, "heatmap", {"columns": ""}),
+        (400, "heatmap", {"columns": "1.5"}),
+        (400, "heatmap", {"columns": "1_0"}),
+        (400, "heatmap", {"columns": " 7"}),
+        (400, "heatmap", {"columns": "٣"}),
+        (400, "heatmap", {"columns": "0"}),
+        (400, "heatmap", {"columns": "-1"}),
+        (400, "heatmap", {"columns": reader.MAX_COLUMNS + 1}),
+        (400, "heatmap", {"columns": "9" * 5000}),
+        (400, "heatmap", {"start": "nan"}),
+        (400, "heatmap", {"start": 5, "end": 4}),
+        (400, "heatmap", {"format": "xml"}),
+        (400, "series", {"variable": []}),
+        (400, "series", {"statistic": []}),
+        (400, "steps", {"columns": "1e3"}),
+        (400, "steps", {"end": "now"}),
+        *[(404, "heatmap", {"run": text}) for text in HOSTILE[1:]],
+        *[(404, "heatmap", {"statistic": text}) for text in HOSTILE],
+        *[(404, "series", {"variable": text}) for text in HOSTILE],
+        *[(400, "steps", {"columns": text}) for text in HOSTILE],
+    ],
+)
+def test_what_makes_no_sense_gets_an_error_in_json(server, status, route, changes):
+    got, headers, body = server.get(route, **(ROUTES[route] | changes))
+    assert got == status
+    assert headers["Content-Type"] == "application/json"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert set(json.loads(body)) == {"error"}
+    assert len(body) < 1000
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_only_reading_is_allowed(server, route):
+    status, headers, body = server.get(route, "POST", **ROUTES[route])
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+    assert "POST" in json.loads(body)["error"]
+
+
+def test_hostile_names_are_only_names(server):
+    found = server.json("variables", run=HOSTILE_RUN)["variables"]
+    assert [item["path"] for item in found] == list(HOSTILE)
+    slot = metadata.SLOT_PREFIX + HOSTILE[0]
+    for path in HOSTILE:
+        answer = server.json("series", run=HOSTILE_RUN, variable=path, statistic=slot)
+        assert answer["variables"] == [path]
+    heat = server.json("heatmap", run=HOSTILE_RUN, statistic=slot)
+    assert heat["problems"][0]["tag"] == "disttrain/" + HOSTILE[0]
+    assert np.shape(heat["mean"]) == (4, 5)
+
+
+@pytest.mark.parametrize("name", plugin.STATIC_FILES)
+def test_the_pages_files_are_served(server, name):
+    status, headers, body = server.get(f"static/{name}")
+    assert status == 200
+    kind = "javascript" if name.endswith(".js") else "css"
+    assert headers["Content-Type"] == f"text/{kind}; charset=utf-8"
+    assert body == (plugin.STATIC / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "vendor/uPlot/LICENSE",
+        "../plugin.py",
+        "..%2Fplugin.py",
+        "%2e%2e/plugin.py",
+        "index.js/../../plugin.py",
+        "/etc/passwd",
+        "index.js%00",
+    ],
+)
+def test_nothing_else_is_served(server, name):
+    assert server.get(f"static/{name}")[0] == 404
+
+
+def test_tensorboard_lists_the_plugin_as_active(server):
+    with urllib.request.urlopen(f"{server.address}data/plugins_listing") as response:
+        listed = json.load(response)["disttrain"]
+    assert listed["enabled"]
+    assert listed["loading_mechanism"]["module_path"].endswith("disttrain/static/index.js")
+
+
+def test_the_allow_list_names_the_files_there_are():
+    there = {
+        path.relative_to(plugin.STATIC).as_posix()
+        for path in plugin.STATIC.rglob("*")
+        if path.is_file() and path.name != "LICENSE"
+    }
+    assert set(plugin.STATIC_FILES) == there
+
+
+def test_the_page_takes_nothing_from_outside():
+    for name in plugin.STATIC_FILES:
+        text = (plugin.STATIC / name).read_text()
+        for imported in re.findall(r"^(?:import|export)\b[^;]*?from\s+'([^']+)'", text, re.M):
+            assert imported.startswith("./"), (name, imported)
+        assert not re.search(r"\bimport\(|url\(|@import", text), name
+
+
+def test_answers_to_people_are_not_gzipped_twice(server):
+    asked = ROUTES["heatmap"] | {"format": "binary"}
+    _, _, body = server.get("heatmap", **asked)
+    assert gzip.decompress(body)[:2] != b"\x1f\x8b"
