@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from disttrain.losses import Losses
@@ -148,7 +149,7 @@ class Task:
 
 
 def _plain(value):
-    value = keras.ops.convert_to_numpy(value)
+    value = np.asarray(value)
     return float(value) if value.ndim == 0 else value
 
 

@@ -451,7 +451,8 @@ class Trainer:
             yield from dataset.take(feed.steps) if feed.endless else dataset
 
     def _learning_rate(self):
-        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+        rate = self.optimizer.learning_rate
+        return float(rate.numpy() if hasattr(rate, "numpy") else rate)
 
     def _agree_on_learning_rate(self):
         """Takes over the chief's learning rate where a callback has set it there alone."""

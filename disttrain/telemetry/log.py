@@ -44,6 +44,8 @@ class RunLog:
                 recorder.check_writable(logdir)
             except RuntimeError as error:
                 problem = error
+            else:
+                recorder.warn_of_older_run(logdir)
         if replication.any(problem is not None):
             raise problem or RuntimeError(f"the chief cannot write the log directory {logdir!r}")
         return cls(logdir if replication.is_chief else None, replication.replicas)

@@ -36,6 +36,16 @@ def check_writable(logdir):
         ) from error
 
 
+def warn_of_older_run(logdir):
+    """Points out that a directory holds a run already, which readers would take for the same."""
+    if any(".tfevents." in name for name in os.listdir(logdir)):
+        warnings.warn(
+            f"the log directory {logdir!r} already holds a run; TensorBoard will show the later of "
+            "two records of one step, so give each run a directory of its own",
+            stacklevel=5,
+        )
+
+
 class Recorder:
     """The event file of one run.
 

@@ -1,0 +1,207 @@
+"""`DistributedOptimizer` by itself: in `Model.fit`, in hand-written loops, saved and loaded."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import disttrain
+from tests.distributed import checks
+
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.05),
+    "adamw": lambda: keras.optimizers.AdamW(0.05, weight_decay=0.1),
+}
+
+
+def fit(scope, optimizer, rows=32):
+    x, y = checks.data(rows)
+    with scope:
+        model = checks.build()
+        model.compile(optimizer(), checks.loss(), metrics=["accuracy"], auto_scale_loss=False)
+    examples = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    history = model.fit(examples, epochs=3, verbose=0)
+    return checks.flat(model.trainable_variables), history.history["loss"], model
+
+
+def plain():
+    return tf.distribute.get_strategy().scope()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("scale", [None, 256.0, "dynamic"])
+def test_model_fit_on_one_device_gives_what_the_inner_optimizer_gives(name, scale):
+    expected, losses, _ = fit(plain(), OPTIMIZERS[name])
+    weights, history, _ = fit(
+        plain(), lambda: disttrain.DistributedOptimizer(OPTIMIZERS[name](), loss_scale=scale)
+    )
+    np.testing.assert_allclose(weights, expected, atol=1e-5)
+    np.testing.assert_allclose(history, losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_model_fit_on_mirrored_replicas_gives_what_one_device_gives(mirrored, name):
+    expected, losses, _ = fit(plain(), OPTIMIZERS[name])
+    weights, history, _ = fit(
+        mirrored(2).scope(),
+        lambda: disttrain.DistributedOptimizer(OPTIMIZERS[name](), loss_scale="dynamic"),
+    )
+    np.testing.assert_allclose(weights, expected, atol=1e-5)
+    np.testing.assert_allclose(history, losses, rtol=1e-5)
+
+
+def test_a_loop_by_hand_with_keras_losses_under_mirrored_is_the_mean(mirrored):
+    """Keras's loss objects divide by the replicas; `scale_loss` undoes that."""
+    x, y = checks.data(8)
+    strategy = mirrored(2).strategy
+    with strategy.scope():
+        model = checks.build()
+        optimizer = disttrain.DistributedOptimizer(keras.optimizers.SGD(0.1), loss_scale=64.0)
+        optimizer.build(model.trainable_variables)
+
+    def replica(x, y):
+        with tf.GradientTape() as tape:
+            loss = optimizer.scale_loss(checks.loss()(y, model(x)))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+    parts = strategy.experimental_distribute_values_from_function
+    xs = parts(lambda c: tf.constant(x[4 * c.replica_id_in_sync_group :][:4]))
+    ys = parts(lambda c: tf.constant(y[4 * c.replica_id_in_sync_group :][:4]))
+    tf.function(lambda: strategy.run(replica, args=(xs, ys)))()
+
+    alone = checks.build()
+    alone.compile(keras.optimizers.SGD(0.1), checks.loss())
+    alone.train_on_batch(x, y)
+    np.testing.assert_allclose(
+        checks.flat(model.trainable_variables), checks.flat(alone.trainable_variables), atol=1e-6
+    )
+
+
+def test_the_loss_scale_is_read_at_each_step_even_if_traced_before_the_first():
+    variable = keras.Variable([0.0])
+    optimizer = disttrain.DistributedOptimizer(
+        keras.optimizers.SGD(1.0), loss_scale=disttrain.DynamicLossScale(8.0, growth_interval=1)
+    )
+    scaled = []
+
+    @tf.function
+    def step():
+        loss = optimizer.scale_loss(tf.constant(1.0))
+        optimizer.apply([tf.reshape(loss, [1])], [variable])
+        return loss
+
+    scaled = [float(step()) for _ in range(3)]
+    assert scaled == [8.0, 16.0, 32.0]
+    assert variable.numpy()[0] == -3.0
+
+
+def test_the_sum_is_not_divided(mirrored):
+    replication = mirrored(2)
+    result = checks.apply_once(replication, [10.0, -2.0], reduction="sum")
+    assert result["value"] == -8.0
+
+
+def test_sparse_gradients_with_repeated_rows_count_each_row():
+    table = keras.Variable(np.zeros((3, 1), np.float32))
+    optimizer = disttrain.DistributedOptimizer(
+        keras.optimizers.SGD(1.0), clip=disttrain.ClipByGlobalNorm(7.0)
+    )
+    slices = tf.IndexedSlices(tf.constant([[3.0], [4.0]]), tf.constant([1, 1]), [3, 1])
+    optimizer.apply([slices], [table])
+    np.testing.assert_allclose(table.numpy(), [[0], [-7], [0]])
+
+
+def test_a_saved_model_comes_back_with_all_optimizer_state(tmp_path):
+    _, _, model = fit(
+        plain(),
+        lambda: disttrain.DistributedOptimizer(
+            keras.optimizers.Adam(0.05),
+            clip=disttrain.ClipByGlobalNorm(1.0),
+            loss_scale=disttrain.DynamicLossScale(16.0, growth_interval=5),
+        ),
+    )
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    assert isinstance(loaded.optimizer, disttrain.DistributedOptimizer)
+    assert loaded.optimizer.clip == model.optimizer.clip
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+    np.testing.assert_array_equal(
+        checks.flat(loaded.optimizer.variables), checks.flat(model.optimizer.variables)
+    )
+    assert float(loaded.optimizer.current_loss_scale()) == 16.0 * 2**2
+
+
+def test_state_that_does_not_fit_is_refused(tmp_path):
+    _, _, saved = fit(plain(), lambda: disttrain.DistributedOptimizer(keras.optimizers.SGD(0.1)))
+    saved.save_weights(tmp_path / "state.weights.h5")
+    _, _, other = fit(plain(), lambda: disttrain.DistributedOptimizer(keras.optimizers.Adam(0.1)))
+    with pytest.raises(ValueError, match="variables where it now has"):
+        other.load_weights(tmp_path / "state.weights.h5")
+
+
+def test_what_keras_would_do_before_the_reduction_is_taken_over():
+    inner = keras.optimizers.SGD(1.0, global_clipnorm=2.0, loss_scale_factor=8.0)
+    optimizer = disttrain.DistributedOptimizer(inner)
+    assert optimizer.clip == disttrain.ClipByGlobalNorm(2.0)
+    assert optimizer.loss_scale.initial == 8.0
+    assert inner.global_clipnorm is None
+    assert inner.loss_scale_factor is None
+
+
+def test_keras_own_loss_scale_is_unwrapped_with_its_settings():
+    keras_own = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(1.0), initial_scale=512.0, dynamic_growth_steps=7
+    )
+    optimizer = disttrain.DistributedOptimizer(keras_own)
+    assert isinstance(optimizer.inner, keras.optimizers.SGD)
+    assert (optimizer.loss_scale.initial, optimizer.loss_scale.growth_interval) == (512.0, 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"inner": lambda: keras.optimizers.SGD(clipnorm=1.0)}, "clipnorm=1.0"),
+        ({"inner": lambda: keras.optimizers.SGD(clipvalue=1.0)}, "clipvalue=1.0"),
+    ],
+)
+def test_two_clips_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        disttrain.DistributedOptimizer(options["inner"](), clip=disttrain.ClipByGlobalNorm(1.0))
+
+
+def test_bad_arguments_are_refused():
+    sgd = keras.optimizers.SGD
+    with pytest.raises(ValueError, match="reduction 'average'"):
+        disttrain.DistributedOptimizer(sgd(), reduction="average")
+    with pytest.raises(TypeError, match="keras.optimizers.Optimizer"):
+        disttrain.DistributedOptimizer(object())
+    with pytest.raises(TypeError, match="DistributedOptimizer already"):
+        disttrain.DistributedOptimizer(disttrain.DistributedOptimizer(sgd()))
+    with pytest.raises(TypeError, match="clip must be"):
+        disttrain.DistributedOptimizer(sgd(), clip=1.0)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=2"):
+        disttrain.DistributedOptimizer(sgd(gradient_accumulation_steps=2))
+    with pytest.raises(ValueError, match="loss_scale_factor"):
+        disttrain.DistributedOptimizer(sgd(loss_scale_factor=2.0), loss_scale=4.0)
+    with pytest.raises(ValueError, match="build"):
+        disttrain.DistributedOptimizer(sgd()).apply([tf.constant([1.0])])
+
+
+def test_only_missing_gradients_are_an_error_and_some_a_single_warning():
+    one, two = keras.Variable([0.0], name="one"), keras.Variable([0.0], name="two")
+    optimizer = disttrain.DistributedOptimizer(keras.optimizers.SGD(1.0))
+    optimizer.build([one, two])
+    with pytest.raises(ValueError, match="no variable has a gradient"):
+        optimizer.apply([None, None], [one, two])
+    with pytest.warns(UserWarning, match="1 of 2 trainable variables"):
+        optimizer.apply([tf.constant([1.0]), None], [one, two])
+    optimizer.apply([tf.constant([1.0]), None], [one, two])
+    assert (one.numpy()[0], two.numpy()[0]) == (-2.0, 0.0)
+
+
+def test_the_private_method_that_is_replaced_still_exists():
+    """Keras sums gradients over the replicas there; where it moves, everything is summed twice."""
+    assert callable(keras.optimizers.Optimizer._all_reduce_sum_gradients)
