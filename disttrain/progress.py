@@ -120,6 +120,8 @@ def _pair(name, value):
 
 
 def _duration(seconds):
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     seconds = round(seconds)
     if seconds >= 3600:
         return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
