@@ -5,6 +5,7 @@ replicas sees the same data in the same order. A function of a `tf.distribute.In
 a process's part by itself instead.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -327,3 +328,41 @@ def _tensor(array):
     if tensor.shape.rank == 0:
         raise ValueError("fit, evaluate and predict need arrays with a first axis of examples")
     return tensor
+
+
+@contextlib.contextmanager
+def pipeline_errors():
+    """Turns what the input pipeline raises for the user into a `ValueError`."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if SMALL_BATCH not in str(error):
+            raise
+        line = next(line for line in str(error).splitlines() if SMALL_BATCH in line)
+        raise ValueError(
+            f"{line[line.index('a global batch') :]}; use a batch of at least as many examples as "
+            "there are replicas, or fewer replicas"
+        ) from None
+
+
+def split_off(x, y, sample_weight, part, validation_data):
+    """Keeps the last part of arrays for validation, as Keras does."""
+    if validation_data is not None:
+        raise ValueError("give validation_split or validation_data, not both")
+    if isinstance(x, tf.data.Dataset) or callable(x):
+        raise ValueError("validation_split goes with arrays; split a dataset with take and skip")
+    if not 0 < part < 1:
+        raise ValueError(f"validation_split must lie between 0 and 1, not {part!r}")
+    arrays = (x, y, sample_weight)
+    count = len(keras.tree.flatten(x)[0])
+    kept = math.floor(count * (1 - part))
+    if kept in (0, count):
+        raise ValueError(f"validation_split={part!r} of {count} examples leaves one side empty")
+
+    def cut(rows):
+        return tuple(
+            None if a is None else keras.tree.map_structure(lambda leaf: leaf[rows], a)
+            for a in arrays
+        )
+
+    return cut(slice(0, kept)), cut(slice(kept, None))

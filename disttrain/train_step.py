@@ -28,6 +28,7 @@ class TrainStep:
             leaf.shape.rank and leaf.shape[0] is None for leaf in tf.nest.flatten(feed.spec)
         )
         self._probe = probe
+        self.steps_per_execution = steps_per_execution
         self.variables = task.model.trainable_variables
         self._gradients = self._forward_backward
         if jit_compile:

@@ -1,20 +1,16 @@
-"""The outer loop: epochs, validation, callbacks, progress and the run's files.
+"""`Trainer`: what a user calls. It builds the parts and goes through the epochs.
 
-It knows nothing of what happens inside a step; `train_step.py` and `eval_step.py` do that.
+An epoch's steps are `loop.py`'s; what happens inside of a step is `train_step.py`'s.
 """
-
-import contextlib
-import math
-import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from disttrain import callbacks as callbacks_module
 from disttrain import replication as replication_module
-from disttrain.data import SMALL_BATCH, make_feed
+from disttrain.data import make_feed, pipeline_errors, split_off
 from disttrain.eval_step import EvaluateStep, PredictStep
+from disttrain.loop import TrainingLoop
 from disttrain.optimizers.distributed import DistributedOptimizer
 from disttrain.progress import Progress
 from disttrain.task import Task
@@ -92,7 +88,6 @@ class Trainer:
         self._jit_compile = jit_compile is True
         self._telemetry = telemetry
         self._seed = seed
-        self._steps_done = 0
         if seed is not None:
             keras.utils.set_random_seed(seed)
         if loss_scale is None and precision == "mixed_float16":
@@ -104,7 +99,6 @@ class Trainer:
         self._log = RunLog.open(logdir, self.replication)
         self._train_step = self._train_feed = self._probe = None
         self._evaluate_steps = {}
-        self._average = None
         self._ready = False
 
     @property
@@ -167,7 +161,7 @@ class Trainer:
                 an epoch.
         """
         if validation_split:
-            (x, y, sample_weight), validation_data = _split_off(
+            (x, y, sample_weight), validation_data = split_off(
                 x, y, sample_weight, validation_split, validation_data
             )
         feed = self._feed(
@@ -186,11 +180,9 @@ class Trainer:
             steps=feed.steps,
             verbose=verbose,
         )
-        run = _Run(
-            feed=feed,
-            callbacks=history,
-            progress=Progress(epochs, feed.steps, verbose),
-            watch_batches=callbacks_module.watch_batches(history.callbacks),
+        progress = Progress(epochs, feed.steps, verbose)
+        loop = TrainingLoop(
+            self._task, self._train_step, feed, history, progress, self._log, self._probe
         )
         self.model.stop_training = False
         history.on_train_begin()
@@ -199,23 +191,21 @@ class Trainer:
         logs = {}
         try:
             for epoch in range(initial_epoch, epochs):
-                logs = self._train_epoch(run, epoch)
+                logs = loop.train(epoch)
                 if validation_data is not None and _due(epoch, validation_freq):
                     validation = self._validate(
                         validation_data, validation_batch_size or batch_size, validation_steps
                     )
                     logs.update({f"val_{name}": value for name, value in validation.items()})
-                self._log.scalars(
-                    {k: v for k, v in logs.items() if k.startswith("val_")}, self._steps_done
-                )
-                run.progress.end(run.examples, logs, self._learning_rate())
+                self._log.scalars({k: v for k, v in logs.items() if k.startswith("val_")})
+                progress.end(loop.examples, logs, loop.learning_rate())
                 history.on_epoch_end(epoch, logs)
                 self._log.flush()
                 if self.replication.any(self.model.stop_training):
                     self.model.stop_training = True
                     break
         finally:
-            run.progress.close()
+            progress.close()
             self._log.flush()
         if epochs > initial_epoch:
             self.optimizer.finalize_variable_values(self.model.trainable_variables)
@@ -338,9 +328,7 @@ class Trainer:
         ] == [id(v) for v in self.model.trainable_variables]
         if self._train_step is None or changed or not same_variables:
             self.replication.start_equal(self.optimizer.variables)
-            self._probe = self._log.probe(
-                self._telemetry, self._task, self._steps_done, self.steps_per_execution
-            )
+            self._probe = self._log.probe(self._telemetry, self._task, self.steps_per_execution)
             self._train_step = TrainStep(
                 self._task, feed, self.steps_per_execution, self._jit_compile, self._probe
             )
@@ -355,88 +343,6 @@ class Trainer:
         self.model._initial_epoch = int(self.replication.all_gather(epoch)[0])
         self.replication.broadcast([*self.model.variables, *self.optimizer.variables])
 
-    def _train_epoch(self, run, epoch):
-        step, feed = self._train_step, run.feed
-        step.reset()
-        self._task.reset_metrics()
-        run.callbacks.on_epoch_begin(epoch)
-        self._agree_on_learning_rate()
-        run.progress.begin(epoch)
-        if run.iterator is None or not feed.endless:
-            run.iterator = iter(feed.dataset(epoch))
-        every = self._refresh_interval(run)
-        done, shown = 0, 0
-        while feed.steps is None or done < feed.steps:
-            wanted = self.steps_per_execution
-            if feed.steps is not None:
-                wanted = min(wanted, feed.steps - done)
-            run.callbacks.on_train_batch_begin(done)
-            began = time.perf_counter()
-            with _pipeline_errors():
-                made = int(step.execute(run.iterator, tf.constant(wanted)))
-            if made == 0:
-                break
-            self._log.executed(self._probe, self._steps_done, made, time.perf_counter() - began)
-            self._steps_done += made
-            done += made
-            refresh = done - shown >= every or done == made
-            if refresh:
-                shown = done
-                self._refresh(run, done)
-            if run.watch_batches:
-                run.examples, losses = step.read()
-                run.logs.update(losses)
-                run.callbacks.on_train_batch_end(done - 1, dict(run.logs))
-            if run.stop or (self.model.stop_training and self.replication.topology.processes == 1):
-                self.model.stop_training = True
-                break
-        if done == 0:
-            raise ValueError("the dataset gave no batch in this epoch; is it empty?")
-        if not step.any_finite_loss():
-            raise RuntimeError(
-                f"the loss was NaN or infinite in every one of the {done} steps of epoch "
-                f"{epoch + 1}, and no step was applied; look for NaN in the data, lower the "
-                "learning rate, or set clip=disttrain.ClipByGlobalNorm(1.0)"
-            )
-        self._average_state()
-        self._log.read(self._probe)
-        self._refresh(run, done, last=True)
-        run.progress.trained()
-        self._log.scalars(self._epoch_scalars(run.logs), self._steps_done)
-        return dict(run.logs)
-
-    def _epoch_scalars(self, logs):
-        """What TensorBoard's own pages get at the end of an epoch; the probe writes the rest."""
-        if self._probe is not None:
-            return {name: value for name, value in logs.items() if name != "loss"}
-        return {**logs, "learning_rate": self._learning_rate()}
-
-    def _refresh_interval(self, run):
-        """Steps between two looks at the metrics; the same on all processes."""
-        if run.watch_batches and self.replication.topology.processes == 1:
-            return 1
-        return max(1, math.ceil((run.feed.steps or 500) / 50))
-
-    def _refresh(self, run, done, last=False):
-        """Reads losses and metrics over all replicas. Called by every process at the same steps."""
-        several = self.replication.topology.processes > 1
-        if several:
-            flags = [self.model.stop_training, self._train_step.disagreed()]
-            stop, disagreed = self.replication.all_gather(np.asarray(flags, np.int32)).any(axis=0)
-            run.stop = bool(stop)
-            if disagreed:
-                raise RuntimeError(
-                    "the processes read different batches; give each the whole dataset in the same "
-                    "order (shuffle with a seed, do not shard), or a function of a "
-                    "tf.distribute.InputContext that returns its part"
-                )
-        watched = several or run.progress.enabled or run.watch_batches
-        if not watched and not last:
-            return
-        run.examples, losses = self._train_step.read()
-        run.logs = {**losses, **self._task.metric_results()}
-        run.progress.update(done, run.examples, run.logs, self._learning_rate())
-
     def _validate(self, data, batch_size, steps):
         if isinstance(data, (tuple, list)):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -447,64 +353,8 @@ class Trainer:
 
     def _elements(self, feed):
         dataset = feed.dataset(0)
-        with _pipeline_errors():
+        with pipeline_errors():
             yield from dataset.take(feed.steps) if feed.endless else dataset
-
-    def _learning_rate(self):
-        rate = self.optimizer.learning_rate
-        return float(rate.numpy() if hasattr(rate, "numpy") else rate)
-
-    def _agree_on_learning_rate(self):
-        """Takes over the chief's learning rate where a callback has set it there alone."""
-        rate = self.optimizer.inner._learning_rate
-        if self.replication.topology.processes > 1 and isinstance(rate, keras.Variable):
-            rate.assign(self.replication.all_gather(np.asarray(rate.numpy()))[0])
-
-    def _average_state(self):
-        """Brings variables together that replicas moved apart, BatchNormalization's above all."""
-        state = self._task.state_to_average()
-        if self.replication.replicas == 1 or not state:
-            return
-        if self._average is None:
-
-            def on_replica(part):
-                sums = self.replication.reduce_sum([v.value for v in state], "state")
-                for variable, value in zip(state, sums, strict=True):
-                    variable.assign(value / self.replication.replicas)
-
-            parts = [tf.constant(0)] * self.replication.topology.local_replicas
-            self._average = tf.function(
-                lambda: self.replication.run(on_replica, parts), autograph=False
-            )
-        self._average()
-
-
-class _Run:
-    """What one call of `fit` carries from epoch to epoch."""
-
-    def __init__(self, feed, callbacks, progress, watch_batches):
-        self.feed = feed
-        self.callbacks = callbacks
-        self.progress = progress
-        self.watch_batches = watch_batches
-        self.iterator = None
-        self.logs = {}
-        self.examples = 0.0
-        self.stop = False
-
-
-@contextlib.contextmanager
-def _pipeline_errors():
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        if SMALL_BATCH not in str(error):
-            raise
-        line = next(line for line in str(error).splitlines() if SMALL_BATCH in line)
-        raise ValueError(
-            f"{line[line.index('a global batch') :]}; use a batch of at least as many examples as "
-            "there are replicas, or fewer replicas"
-        ) from None
 
 
 def _due(epoch, frequency):
@@ -521,26 +371,3 @@ def _dynamic_unless_set(optimizer):
         or getattr(inner, "loss_scale_factor", None) is not None
     )
     return None if has_own else "dynamic"
-
-
-def _split_off(x, y, sample_weight, part, validation_data):
-    """Keeps the last part of arrays for validation, as Keras does."""
-    if validation_data is not None:
-        raise ValueError("give validation_split or validation_data, not both")
-    if isinstance(x, tf.data.Dataset) or callable(x):
-        raise ValueError("validation_split goes with arrays; split a dataset with take and skip")
-    if not 0 < part < 1:
-        raise ValueError(f"validation_split must lie between 0 and 1, not {part!r}")
-    arrays = (x, y, sample_weight)
-    count = len(keras.tree.flatten(x)[0])
-    kept = math.floor(count * (1 - part))
-    if kept in (0, count):
-        raise ValueError(f"validation_split={part!r} of {count} examples leaves one side empty")
-
-    def cut(rows):
-        return tuple(
-            None if a is None else keras.tree.map_structure(lambda leaf: leaf[rows], a)
-            for a in arrays
-        )
-
-    return cut(slice(0, kept)), cut(slice(kept, None))

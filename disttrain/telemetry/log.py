@@ -21,6 +21,9 @@ class RunLog:
     Args:
         logdir: The run's directory, or `None`.
         replicas: Number of replicas.
+
+    Attributes:
+        steps_done: Steps that the run has made, skipped ones included.
     """
 
     def __init__(self, logdir, replicas):
@@ -30,7 +33,7 @@ class RunLog:
         self._timings = collections.deque()
         self._pending = 0
         self._last_read = time.monotonic()
-        self._last_step = 0
+        self.steps_done = 0
 
     @classmethod
     def open(cls, logdir, replication):
@@ -50,13 +53,13 @@ class RunLog:
             raise problem or RuntimeError(f"the chief cannot write the log directory {logdir!r}")
         return cls(logdir if replication.is_chief else None, replication.replicas)
 
-    def probe(self, options, task, first_step, steps_per_execution):
+    def probe(self, options, task, steps_per_execution):
         """A new `Probe` for the optimizer and variables of `task`, or `None` if none is needed."""
         if self._recorder is None or options is None:
             return None
         optimizer = task.optimizer
         variables = task.model.trainable_variables
-        probe = Probe(options, optimizer.inner, variables, first_step, steps_per_execution)
+        probe = Probe(options, optimizer.inner, variables, self.steps_done, steps_per_execution)
         config = recorder.jsonable(
             {
                 "class_name": type(optimizer.inner).__name__,
@@ -72,19 +75,20 @@ class RunLog:
         )
         return probe
 
-    def executed(self, probe, done_before, steps, seconds):
+    def executed(self, probe, steps, seconds):
         """Notes one execution, and reads the probe when that is due.
 
         Args:
             probe: The `Probe`, or `None`.
-            done_before: Steps done before the execution.
             steps: Steps that it made.
             seconds: Time that it took.
         """
-        if probe is None:
+        first = self.steps_done + 1
+        self.steps_done += steps
+        if probe is None or steps == 0:
             return
-        last = done_before + steps
-        recorded = probe.options.count(done_before + 1, last)
+        last = self.steps_done
+        recorded = probe.options.count(first, last)
         if recorded:
             self._timings.append((last, seconds / steps, time.time()))
             self._pending += recorded
@@ -116,12 +120,11 @@ class RunLog:
         for step, row, wall in zip(steps, quantities, walls, strict=True):
             plain = {name: row[_NAMES.index(name)] for name in ("loss", "learning_rate")}
             self._recorder.write_scalars(plain, step, wall)
-        self._last_step = int(steps[-1])
 
-    def scalars(self, scalars, step):
+    def scalars(self, scalars):
         """Writes the numbers of an epoch for TensorBoard's own pages."""
         if self._recorder is not None:
-            self._recorder.write_scalars(scalars, step)
+            self._recorder.write_scalars(scalars, self.steps_done)
 
     def flush(self):
         """Hands what was written to the file system."""

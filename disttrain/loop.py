@@ -1,0 +1,175 @@
+"""One epoch of training: executions of steps, and what replicas agree on between them.
+
+All processes run the same loop and meet at the same steps; whatever only one of them knows, a
+callback's wish to stop or the chief's learning rate, is shared there.
+"""
+
+import math
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from disttrain import callbacks as callbacks_module
+from disttrain.data import pipeline_errors
+
+#: About so many times an epoch the metrics are read over all replicas.
+_LOOKS = 50
+
+
+class TrainingLoop:
+    """Trains epochs with one `TrainStep` on one `Feed`.
+
+    Args:
+        task: A built `disttrain.task.Task`.
+        step: A `disttrain.train_step.TrainStep`.
+        feed: The `disttrain.data.Feed`.
+        callbacks: A `keras.callbacks.CallbackList`.
+        progress: A `disttrain.progress.Progress`.
+        log: A `disttrain.telemetry.log.RunLog`.
+        probe: The `disttrain.telemetry.probe.Probe` of the step, or `None`.
+
+    Attributes:
+        examples: Examples of the current epoch so far.
+    """
+
+    def __init__(self, task, step, feed, callbacks, progress, log, probe):
+        self._task = task
+        self._replication = task.replication
+        self._step = step
+        self._feed = feed
+        self._callbacks = callbacks
+        self._progress = progress
+        self._log = log
+        self._probe = probe
+        self._several = self._replication.topology.processes > 1
+        self._watched = callbacks_module.watch_batches(callbacks.callbacks)
+        self._iterator = None
+        self._average = None
+        self._logs = {}
+        self._stop = False
+        self.examples = 0.0
+
+    def train(self, epoch):
+        """Trains one epoch, counted from 0.
+
+        Returns:
+            Losses and metrics over all replicas, name to number or array.
+
+        Raises:
+            ValueError: There was no batch.
+            RuntimeError: Processes read different batches, or the loss was never finite.
+        """
+        step, feed, model = self._step, self._feed, self._task.model
+        step.reset()
+        self._task.reset_metrics()
+        self._callbacks.on_epoch_begin(epoch)
+        self._agree_on_learning_rate()
+        self._progress.begin(epoch)
+        if self._iterator is None or not feed.endless:
+            self._iterator = iter(feed.dataset(epoch))
+        every = self._interval()
+        done = shown = 0
+        while feed.steps is None or done < feed.steps:
+            wanted = step.steps_per_execution
+            if feed.steps is not None:
+                wanted = min(wanted, feed.steps - done)
+            self._callbacks.on_train_batch_begin(done)
+            made = self._execute(wanted)
+            if made == 0:
+                break
+            if done == 0 or done + made - shown >= every:
+                shown = done + made
+                self._refresh(shown)
+            done += made
+            if self._watched:
+                self.examples, losses = step.read()
+                self._logs.update(losses)
+                self._callbacks.on_train_batch_end(done - 1, dict(self._logs))
+            if self._stop or (model.stop_training and not self._several):
+                model.stop_training = True
+                break
+        if done == 0:
+            raise ValueError("the dataset gave no batch in this epoch; is it empty?")
+        if not step.any_finite_loss() and not model.stop_training:
+            raise RuntimeError(
+                f"the loss was NaN or infinite in every one of the {done} steps of epoch "
+                f"{epoch + 1}; look for NaN in the data, lower the learning rate, or set "
+                "clip=disttrain.ClipByGlobalNorm(1.0)"
+            )
+        self._average_state()
+        self._log.read(self._probe)
+        self._refresh(done, last=True)
+        self._progress.trained()
+        self._log.scalars(self._scalars())
+        return dict(self._logs)
+
+    def learning_rate(self):
+        """The learning rate of the next step, a float."""
+        rate = self._task.optimizer.learning_rate
+        return float(rate.numpy() if hasattr(rate, "numpy") else rate)
+
+    def _execute(self, wanted):
+        began = time.perf_counter()
+        with pipeline_errors():
+            made = int(self._step.execute(self._iterator, tf.constant(wanted)))
+        self._log.executed(self._probe, made, time.perf_counter() - began)
+        return made
+
+    def _interval(self):
+        """Steps between two looks at the metrics; the same on all processes."""
+        if self._watched and not self._several:
+            return 1
+        return max(1, math.ceil((self._feed.steps or 10 * _LOOKS) / _LOOKS))
+
+    def _refresh(self, done, last=False):
+        """Reads losses and metrics over all replicas. Called by every process at the same steps."""
+        if self._several:
+            self._meet()
+        if not (last or self._several or self._progress.enabled or self._watched):
+            return
+        self.examples, losses = self._step.read()
+        self._logs = {**losses, **self._task.metric_results()}
+        self._progress.update(done, self.examples, self._logs, self.learning_rate())
+
+    def _meet(self):
+        flags = [self._task.model.stop_training, self._step.disagreed()]
+        gathered = self._replication.all_gather(np.asarray(flags, np.int32))
+        self._stop, disagreed = gathered.any(axis=0)
+        if disagreed:
+            raise RuntimeError(
+                "the processes read different batches; give each the whole dataset in the same "
+                "order (shuffle with a seed, do not shard), or a function of a "
+                "tf.distribute.InputContext that returns its part"
+            )
+
+    def _scalars(self):
+        """What TensorBoard's own pages get at the end of an epoch; the probe writes the rest."""
+        if self._probe is not None:
+            return {name: value for name, value in self._logs.items() if name != "loss"}
+        return {**self._logs, "learning_rate": self.learning_rate()}
+
+    def _agree_on_learning_rate(self):
+        """Takes over the chief's learning rate where a callback has set it there alone."""
+        rate = self._task.optimizer.inner._learning_rate
+        if self._several and isinstance(rate, keras.Variable):
+            rate.assign(self._replication.all_gather(np.asarray(rate.numpy()))[0])
+
+    def _average_state(self):
+        """Brings variables together that replicas moved apart, BatchNormalization's above all."""
+        state = self._task.state_to_average()
+        if self._replication.replicas == 1 or not state:
+            return
+        if self._average is None:
+
+            def on_replica(part):
+                sums = self._replication.reduce_sum([v.value for v in state], "state")
+                for variable, value in zip(state, sums, strict=True):
+                    variable.assign(value / self._replication.replicas)
+
+            parts = [tf.constant(0)] * self._replication.topology.local_replicas
+            self._average = tf.function(
+                lambda: self._replication.run(on_replica, parts), autograph=False
+            )
+        self._average()
