@@ -74,7 +74,11 @@ class PredictStep:
 
     def __init__(self, task):
         self._task = task
-        self.execute = tf.function(self._execute, autograph=False)
+        self.execute = tf.function(self._execute, autograph=False, reduce_retracing=True)
+        self.reset()
+
+    def reset(self):
+        """Forgets the outputs."""
         self._outputs = []
         self._rows = []
 

@@ -99,6 +99,7 @@ class Trainer:
         self._log = RunLog.open(logdir, self.replication)
         self._train_step = self._train_feed = self._probe = None
         self._evaluate_steps = {}
+        self._predict_step = None
         self._ready = False
 
     @property
@@ -167,6 +168,11 @@ class Trainer:
         feed = self._feed(
             x, y, sample_weight, batch_size, steps_per_epoch, shuffle=shuffle, training=True
         )
+        validation = None
+        if validation_data is not None:
+            validation = self._validation_feed(
+                validation_data, validation_batch_size or batch_size, validation_steps
+            )
         self._prepare(feed)
         chosen = callbacks_module.on_this_process(callbacks, self.replication.is_chief)
         verbose = 1 if verbose == "auto" else int(verbose)
@@ -185,6 +191,7 @@ class Trainer:
             self._task, self._train_step, feed, history, progress, self._log, self._probe
         )
         self.model.stop_training = False
+        self.model._initial_epoch = None  # BackupAndRestore sets it, and Keras keeps it.
         history.on_train_begin()
         self._after_restore(callbacks, chosen)
         initial_epoch = getattr(self.model, "_initial_epoch", None) or initial_epoch
@@ -192,11 +199,9 @@ class Trainer:
         try:
             for epoch in range(initial_epoch, epochs):
                 logs = loop.train(epoch)
-                if validation_data is not None and _due(epoch, validation_freq):
-                    validation = self._validate(
-                        validation_data, validation_batch_size or batch_size, validation_steps
-                    )
-                    logs.update({f"val_{name}": value for name, value in validation.items()})
+                if validation is not None and _due(epoch, validation_freq):
+                    values = self._evaluate(validation)
+                    logs.update({f"val_{name}": value for name, value in values.items()})
                 self._log.scalars({k: v for k, v in logs.items() if k.startswith("val_")})
                 progress.end(loop.examples, logs, loop.learning_rate())
                 history.on_epoch_end(epoch, logs)
@@ -225,17 +230,7 @@ class Trainer:
         Returns:
             A dictionary: `"loss"`, each output's loss where there are several, and each metric.
         """
-        feed = self._feed(x, y, sample_weight, batch_size, steps)
-        self._prepare(feed, training=False)
-        key = repr((feed.spec, feed.shared))
-        if key not in self._evaluate_steps:
-            self._evaluate_steps[key] = EvaluateStep(self._task, feed)
-        step = self._evaluate_steps[key]
-        step.reset()
-        self._task.reset_metrics()
-        for element in self._elements(feed):
-            step.execute(element)
-        return {**step.read(), **self._task.metric_results()}
+        return self._evaluate(self._feed(x, y, sample_weight, batch_size, steps))
 
     def predict(self, x, *, batch_size=None, steps=None):
         """Computes the model's outputs for all examples.
@@ -255,7 +250,10 @@ class Trainer:
                 "all of them; give a dataset or arrays, not a function of an InputContext"
             )
         self._prepare(feed, training=False)
-        step = PredictStep(self._task)
+        if self._predict_step is None:
+            self._predict_step = PredictStep(self._task)
+        step = self._predict_step
+        step.reset()
         for element in self._elements(feed):
             step.add(element)
         return step.read()
@@ -343,13 +341,23 @@ class Trainer:
         self.model._initial_epoch = int(self.replication.all_gather(epoch)[0])
         self.replication.broadcast([*self.model.variables, *self.optimizer.variables])
 
-    def _validate(self, data, batch_size, steps):
+    def _evaluate(self, feed):
+        self._prepare(feed, training=False)
+        key = repr((feed.spec, feed.shared))
+        if key not in self._evaluate_steps:
+            self._evaluate_steps[key] = EvaluateStep(self._task, feed)
+        step = self._evaluate_steps[key]
+        step.reset()
+        self._task.reset_metrics()
+        for element in self._elements(feed):
+            step.execute(element)
+        return {**step.read(), **self._task.metric_results()}
+
+    def _validation_feed(self, data, batch_size, steps):
         if isinstance(data, (tuple, list)):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-            return self.evaluate(
-                x, y, sample_weight=sample_weight, batch_size=batch_size, steps=steps
-            )
-        return self.evaluate(data, steps=steps)
+            return self._feed(x, y, sample_weight, batch_size, steps)
+        return self._feed(data, None, None, None, steps)
 
     def _elements(self, feed):
         dataset = feed.dataset(0)
