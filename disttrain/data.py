@@ -92,9 +92,17 @@ def make_feed(
             "batches; give a tf.data.Dataset, a function of a tf.distribute.InputContext, or arrays"
         )
     if callable(data):
-        return _from_function(data, topology, steps, all_gather)
+        return _from_function(data, topology, steps, training, all_gather)
     return _from_arrays(
-        data, y, sample_weight, batch_size or 32, shuffle, seed, steps, training, topology
+        data,
+        y,
+        sample_weight,
+        32 if batch_size is None else batch_size,
+        shuffle,
+        seed,
+        steps,
+        training,
+        topology,
     )
 
 
@@ -124,12 +132,11 @@ def _from_dataset(dataset, topology, steps, training):
 
 
 def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training, topology):
-    if y is None and isinstance(x, tuple) and 1 < len(x) <= 3 and sample_weight is None:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(x)
-    arrays = keras.tree.map_structure(
-        _tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
-    )
-    arrays = arrays if isinstance(arrays, tuple) else (arrays,)
+    if y is None and sample_weight is not None:
+        raise ValueError("sample_weight needs targets: give y as well")
+    # tf.data takes lists for tensors, and tuples for structure.
+    present = keras.tree.lists_to_tuples(tuple(a for a in (x, y, sample_weight) if a is not None))
+    arrays = keras.tree.map_structure(_tensor, present)
     lengths = {int(leaf.shape[0]) for leaf in keras.tree.flatten(arrays)}
     if len(lengths) != 1:
         raise ValueError(f"the arrays have different numbers of examples: {sorted(lengths)}")
@@ -164,7 +171,8 @@ def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training
     )
 
 
-def _from_function(function, topology, steps, all_gather):
+def _from_function(function, topology, steps, training, all_gather):
+    alone = dataclasses.replace(topology, processes=1, process=0)
     # A pipeline per process: the "replica" of this context is the process, so that
     # get_per_replica_batch_size gives the size of the process's part.
     context = tf.distribute.InputContext(
@@ -178,7 +186,7 @@ def _from_function(function, topology, steps, all_gather):
             "the function of the InputContext must return a tf.data.Dataset, not "
             f"{type(dataset).__name__}"
         )
-    _check_batched(dataset.element_spec, topology, training=False)
+    batch = _check_batched(dataset.element_spec, alone, training)
     length = _length(dataset)
     code = {None: -1, math.inf: -2}.get(length, length)
     codes = all_gather(np.asarray(code, np.int64)) if all_gather else np.asarray([code])
@@ -192,9 +200,11 @@ def _from_function(function, topology, steps, all_gather):
         if not codes.any():
             raise ValueError("the datasets of the function are empty on every process")
     split = dataset.map(
-        lambda *element: _split_local(_as_tuple(element), topology),
+        lambda *element: {**_split(_as_tuple(element), alone, None), "total": tf.constant(-1.0)},
         num_parallel_calls=tf.data.AUTOTUNE,
     )
+    if training and batch is None:
+        split = split.enumerate().map(lambda i, element: _check_first(i, element, alone))
     if steps is not None:
         split = split.repeat()
     else:
@@ -232,13 +242,6 @@ def _split(batch, topology, static_rows):
         "total": tf.cast(total, tf.float32),
         "fingerprint": _fingerprint(leaves, topology),
     }
-
-
-def _split_local(batch, topology):
-    """Cuts a process's own part for its replicas."""
-    alone = dataclasses.replace(topology, processes=1, process=0)
-    element = _split(batch, alone, None)
-    return {**element, "total": tf.constant(-1.0)}
 
 
 def _nothing(spec):
@@ -288,10 +291,9 @@ def _check_batched(spec, topology, training):
 
 
 def _check_first(index, element, topology):
+    rows = tf.reduce_sum(element["rows"]) if topology.processes == 1 else element["total"]
     message = f"a global batch {SMALL_BATCH} ({topology.replicas}): its rows are"
-    check = tf.debugging.Assert(
-        (index > 0) | (element["total"] >= topology.replicas), [message, element["total"]]
-    )
+    check = tf.debugging.Assert((index > 0) | (rows >= topology.replicas), [message, rows])
     with tf.control_dependencies([check]):
         return tf.nest.map_structure(tf.identity, element)
 

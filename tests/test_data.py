@@ -1,0 +1,243 @@
+"""Global batches are cut into parts: every row exactly once, in order, and nearly evenly."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from disttrain import data
+from disttrain.replication import Topology
+
+
+def single(replicas):
+    return Topology(local_replicas=replicas)
+
+
+def rows_of(element):
+    """The rows of each part that count."""
+    return [
+        part[0].numpy()[: int(count)].tolist()
+        for part, count in zip(element["parts"], element["rows"].numpy(), strict=True)
+    ]
+
+
+def dataset(*arrays, size):
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(size)
+
+
+@pytest.mark.parametrize("replicas", range(1, 6))
+@pytest.mark.parametrize("rows", range(1, 10))
+def test_every_row_goes_to_exactly_one_replica(rows, replicas):
+    batch = (tf.range(rows),)
+    for static_rows in (None, rows) if rows % replicas == 0 else (None,):
+        element = data._split(batch, single(replicas), static_rows)
+        parts = rows_of(element)
+        assert list(itertools.chain(*parts)) == list(range(rows)), "in order, each once"
+        counts = [len(part) for part in parts]
+        assert counts == element["rows"].numpy().tolist()
+        assert max(counts) - min(counts) <= 1, "nearly even"
+        assert float(element["total"]) == sum(counts) == rows
+        assert all(len(part[0]) >= 1 for part in element["parts"]), "an empty part borrows a row"
+
+
+@pytest.mark.parametrize("rows", [1, 5, 6])
+def test_processes_cut_the_same_parts_as_replicas_of_one_process(rows):
+    batch = (tf.range(rows),)
+    together = rows_of(data._split(batch, single(6), None))
+    apart = [
+        part
+        for process in range(3)
+        for part in rows_of(data._split(batch, Topology(3, process, 2), None))
+    ]
+    assert apart == together
+
+
+def test_static_shapes_stay_where_the_replicas_divide_the_batch():
+    x = np.zeros([8, 3], np.float32)
+    fixed = tf.data.Dataset.from_tensor_slices((x, x)).batch(4, drop_remainder=True)
+    assert data.make_feed(fixed, single(2)).spec[0].shape == (2, 3)
+    assert data.make_feed(dataset(x, x, size=4), single(2)).spec[0].shape == (None, 3)
+
+
+def test_structures_are_cut_leaf_by_leaf():
+    batch = ({"a": tf.range(4), "b": (tf.range(10, 14),)}, tf.range(20, 24))
+    first, second = data._split(batch, single(2), None)["parts"]
+    assert first[0]["a"].numpy().tolist() == [0, 1]
+    assert second[0]["b"][0].numpy().tolist() == [12, 13]
+    assert second[1].numpy().tolist() == [22, 23]
+
+
+def test_nothing_has_the_shapes_of_a_part_and_rows_that_do_not_count():
+    x = np.ones([4, 3], np.float32)
+    feed = data.make_feed(lambda context: dataset(x, np.arange(4), size=2), single(2))
+    element = next(iter(feed.dataset(0)))
+    nothing = data._nothing(tf.nest.map_structure(tf.TensorSpec.from_tensor, element))
+    tf.nest.assert_same_structure(element, nothing)
+    assert nothing["rows"].numpy().tolist() == [0, 0]
+    for part in nothing["parts"]:
+        assert part[0].dtype == tf.float32
+        assert part[1].dtype == tf.int64
+        assert part[0].shape[1:] == (3,)
+        assert len(part[0]) >= 1
+        assert not np.any(part[0])
+
+
+def test_a_process_whose_part_is_shorter_goes_on_with_nothing():
+    longest = lambda array: np.asarray([array, 3])  # noqa: E731, another process has 3 steps
+    feed = data.make_feed(
+        lambda context: dataset(np.arange(4), size=2), Topology(2, 0, 1), all_gather=longest
+    )
+    elements = list(feed.dataset(0))
+    assert feed.steps == len(elements) == 3
+    assert [rows_of(element) for element in elements] == [[[0, 1]], [[2, 3]], [[]]]
+    assert not feed.shared
+
+
+def test_the_function_of_an_input_context_learns_its_part_of_the_batch():
+    seen = []
+
+    def function(context):
+        seen.append(
+            (
+                context.num_input_pipelines,
+                context.input_pipeline_id,
+                context.get_per_replica_batch_size(8),
+            )
+        )
+        return dataset(np.arange(4), size=2)
+
+    data.make_feed(function, Topology(2, 1, 3), all_gather=lambda array: np.asarray([array, array]))
+    assert seen == [(2, 1, 4)]
+
+
+def order(feed, epoch):
+    return [row for element in feed.dataset(epoch) for part in rows_of(element) for row in part]
+
+
+def test_arrays_are_shuffled_anew_in_each_epoch_and_alike_for_the_same_seed():
+    def feed(seed, replicas=1):
+        return data.make_feed(
+            np.arange(20), single(replicas), batch_size=6, shuffle=True, seed=seed
+        )
+
+    assert order(feed(1), 0) == order(feed(1), 0) == order(feed(1, replicas=3), 0)
+    assert order(feed(1), 0) != order(feed(1), 1)
+    assert order(feed(1), 0) != order(feed(2), 0)
+    assert sorted(order(feed(1), 1)) == list(range(20))
+
+
+def test_arrays_without_shuffle_keep_their_order():
+    assert order(data.make_feed(np.arange(7), single(2), batch_size=3), 4) == list(range(7))
+
+
+def test_fingerprints_tell_batches_apart_where_there_are_several_processes():
+    def prints(rows, topology):
+        x = tf.constant(rows, tf.float32)[:, None]
+        return float(data._split((x, tf.range(len(rows))), topology, None)["fingerprint"])
+
+    first, second = Topology(2, 0, 1), Topology(2, 1, 1)
+    assert prints([1, 2], first) == prints([1, 2], second)
+    assert len({prints([number, 2], first) for number in range(40)}) > 35
+    assert prints([1, 2], single(2)) == 0
+
+
+def test_fingerprints_add_up_exactly():
+    assert all(
+        0 <= float(data._split((tf.constant([i]),), Topology(2), None)["fingerprint"]) < 1021
+        for i in range(20)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (lambda: np.zeros([3, 2]), tf.float32),
+        (lambda: np.zeros([3, 2], np.int64), tf.int64),
+        (lambda: np.zeros([3, 2], np.float16), tf.float16),
+        (lambda: tf.zeros([3, 2], tf.float64), tf.float32),
+    ],
+)
+def test_arrays_become_tensors_of_the_model_s_precision(given, expected):
+    assert data.make_feed(given(), single(1)).spec[0].dtype == expected
+
+
+def test_steps_come_from_the_data_or_from_the_user():
+    x = np.arange(10)
+    assert data.make_feed(x, single(1), batch_size=4).steps == 3
+    assert data.make_feed(dataset(x, size=4), single(1)).steps == 3
+    unknown = dataset(x, size=4).filter(lambda rows: True)
+    assert data.make_feed(unknown, single(1)).steps is None
+    endless = data.make_feed(dataset(x, size=4), single(1), steps=5)
+    assert (endless.steps, endless.endless) == (5, True)
+    assert len(list(endless.dataset(0).take(7))) == 7
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return np.zeros([2, 1]), np.zeros([2, 1])
+
+
+def generator():
+    yield np.zeros([2, 1]), np.zeros([2, 1])
+
+
+X = np.zeros([6, 2], np.float32)
+
+
+def ragged():
+    return tf.data.Dataset.from_tensors(tf.ragged.constant([[1, 2], [3]]))
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "message"),
+    [
+        (lambda: generator(), {}, TypeError, r"generator is not supported.*tf\.data\.Dataset"),
+        (lambda: Batches(), {}, TypeError, r"Batches is not supported.*tf\.data\.Dataset"),
+        (ragged, {}, TypeError, r"RaggedTensorSpec.*to_tensor"),
+        (lambda: tf.data.Dataset.range(3), {}, ValueError, r"not batched.*dataset\.batch"),
+        (lambda: tf.data.Dataset.from_tensor_slices((X, X[:, :1])), {}, ValueError, r"not batched"),
+        (lambda: dataset(X, size=2).take(0), {}, ValueError, r"dataset is empty"),
+        (lambda: dataset(X, size=2).repeat(), {}, ValueError, r"no end.*steps_per_epoch"),
+        (lambda: dataset(X, X, X, X, size=2), {}, ValueError, r"yields 4 parts"),
+        (lambda: dataset(X, size=2), {"y": X}, ValueError, r"come from the dataset itself"),
+        (lambda: dataset(X, size=2), {"batch_size": 2}, ValueError, r"batch_size goes with arrays"),
+        (lambda: X, {"y": X[:5]}, ValueError, r"different numbers of examples: \[5, 6\]"),
+        (lambda: X[:0], {}, ValueError, r"arrays are empty"),
+        (lambda: X, {"batch_size": 0.5}, ValueError, r"batch_size.*0\.5"),
+        (lambda: X, {"batch_size": -1}, ValueError, r"batch_size.*-1"),
+        (lambda: X, {"batch_size": 0}, ValueError, r"batch_size.*0"),
+        (lambda: np.float32(1), {}, ValueError, r"first axis of examples"),
+        (lambda: lambda context: X, {}, TypeError, r"must return a tf\.data\.Dataset, not ndarray"),
+        (
+            lambda: lambda context: dataset(X, size=2).repeat(),
+            {},
+            ValueError,
+            r"does not tell its length",
+        ),
+        (
+            lambda: lambda context: dataset(X, size=2).take(0),
+            {},
+            ValueError,
+            r"empty on every process",
+        ),
+    ],
+)
+def test_data_that_cannot_be_used_are_named(given, options, error, message):
+    with pytest.raises(error, match=message):
+        data.make_feed(given(), single(1), **options)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [lambda: X[:2], lambda: tf.data.Dataset.from_tensor_slices(X).batch(2, drop_remainder=True)],
+    ids=["arrays", "dataset"],
+)
+def test_a_global_batch_smaller_than_the_replicas_is_refused_for_training_alone(given):
+    with pytest.raises(ValueError, match=r"global batch of 2 is smaller.*replicas \(3\)"):
+        data.make_feed(given(), single(3), training=True)
+    assert data.make_feed(given(), single(3)).steps
