@@ -14,9 +14,11 @@ _HOMES = {
     "ClipByGlobalNorm": "disttrain.gradients.clipping",
     "ClipByNorm": "disttrain.gradients.clipping",
     "ClipByValue": "disttrain.gradients.clipping",
+    "AdaptiveClip": "disttrain.gradients.clipping",
+    "AutoClip": "disttrain.gradients.clipping",
     "DynamicLossScale": "disttrain.gradients.loss_scale",
 }
-_MODULES = ("data", "gradients", "optimizers", "replication", "telemetry")
+_MODULES = ("callbacks", "data", "gradients", "layers", "optimizers", "replication", "telemetry")
 
 __all__ = sorted([*_HOMES, *_MODULES])
 __version__ = "0.1.0"
@@ -35,6 +37,11 @@ def __getattr__(name):
 def __dir__():
     return sorted([*globals(), *__all__])
 
+
+if "keras" in sys.modules:
+    # So that keras.models.load_model knows the names in what disttrain has saved.
+    importlib.import_module("disttrain.optimizers.distributed")
+    importlib.import_module("disttrain.layers")
 
 if os.environ.get("TF_CONFIG") and os.path.basename(sys.argv[0]) != "disttrain":
     importlib.import_module("disttrain.replication.startup").join()

@@ -1,6 +1,9 @@
-"""Keras callbacks under several processes: which of them run where."""
+"""Keras callbacks under several processes: which run where, and those that `Model.fit` needs."""
 
 import keras
+import tensorflow as tf
+
+from disttrain import replication as replication_module
 
 #: These write files or speak to a server; on other processes than the chief they would do it again.
 _WRITERS = (
@@ -48,3 +51,77 @@ def watch_batches(callbacks):
 def _lambda_watches(callback):
     # LambdaCallback sets its functions on the instance.
     return "on_train_batch_end" in vars(callback)
+
+
+class BroadcastVariables(keras.callbacks.Callback):
+    """For `Model.fit` under Horovod: all begin with the chief's weights and optimizer state.
+
+    Args:
+        replication: As for `disttrain.Trainer`.
+    """
+
+    def __init__(self, replication="auto"):
+        super().__init__()
+        self._replication = replication
+
+    def on_train_begin(self, logs=None):
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        replication = replication_module.resolve(self._replication)
+        replication.start_equal([*self.model.variables, *optimizer.variables])
+
+
+class MetricAverage(keras.callbacks.Callback):
+    """For `Model.fit` under Horovod: the logs of an epoch hold the metrics over all processes.
+
+    The metrics' states are summed before their results are taken, so that they are exact. It has to
+    stand before callbacks that read the logs.
+
+    Args:
+        replication: As for `disttrain.Trainer`.
+    """
+
+    def __init__(self, replication="auto"):
+        super().__init__()
+        self._wanted = replication
+        self._training = self._validation = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._training = self._validation = None
+
+    def on_test_begin(self, logs=None):
+        # Validation begins by resetting what training has summed.
+        self._training = self._results()
+
+    def on_test_end(self, logs=None):
+        self._validation = self._results()
+
+    def on_epoch_end(self, epoch, logs=None):
+        training = self._training or self._results()
+        logs.update(training)
+        logs.update({f"val_{name}": value for name, value in (self._validation or {}).items()})
+
+    def _results(self):
+        replication = replication_module.resolve(self._wanted)
+        metrics = self.model.metrics
+        found = {}
+        for metric, result in zip(metrics, replication.metric_results(metrics), strict=True):
+            values = result if isinstance(result, dict) else {metric.name: result}
+            found.update({name: float(value) for name, value in values.items()})
+        return found
+
+
+class FlushAccumulation(keras.callbacks.Callback):
+    """For `Model.fit` with `accumulate_steps`: applies what is left at the end of each epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer = self.model.optimizer
+        replication = optimizer.replication
+        parts = [tf.constant(0)] * replication.topology.local_replicas
+
+        @tf.function(autograph=False)
+        def flush():
+            replication.run(lambda part: optimizer.flush(), parts)
+
+        flush()

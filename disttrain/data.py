@@ -8,6 +8,7 @@ a process's part by itself instead.
 import contextlib
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 
 import keras
@@ -338,11 +339,12 @@ def pipeline_errors():
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        if SMALL_BATCH not in str(error):
+        pattern = rf"(a global batch {SMALL_BATCH} \(\d+\))[^\]]*\] \[(\d+)\]"
+        found = re.search(pattern, str(error))
+        if found is None:
             raise
-        line = next(line for line in str(error).splitlines() if SMALL_BATCH in line)
         raise ValueError(
-            f"{line[line.index('a global batch') :]}; use a batch of at least as many examples as "
+            f"{found[1]}: it has {found[2]} rows; use a batch of at least as many examples as "
             "there are replicas, or fewer replicas"
         ) from None
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from disttrain import callbacks as callbacks_module
 from disttrain.data import pipeline_errors
+from disttrain.optimizers import skips
 
 #: About so many times an epoch the metrics are read over all replicas.
 _LOOKS = 50
@@ -72,7 +73,7 @@ class TrainingLoop:
         every = self._interval()
         done = shown = 0
         while feed.steps is None or done < feed.steps:
-            wanted = step.steps_per_execution
+            wanted = step.batches_per_execution
             if feed.steps is not None:
                 wanted = min(wanted, feed.steps - done)
             self._callbacks.on_train_batch_begin(done)
@@ -112,9 +113,9 @@ class TrainingLoop:
 
     def _execute(self, wanted):
         began = time.perf_counter()
-        with pipeline_errors():
+        with pipeline_errors(), skips.readable_errors():
             made = int(self._step.execute(self._iterator, tf.constant(wanted)))
-        self._log.executed(self._probe, made, time.perf_counter() - began)
+        self._log.executed(self._probe, self._step.updates(made), time.perf_counter() - began)
         return made
 
     def _interval(self):

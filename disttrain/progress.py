@@ -114,9 +114,11 @@ class Progress:
 
 def _pair(name, value):
     try:
-        return f"{name} {float(value):.4f}" if abs(float(value)) >= 1e-3 else f"{name} {value:.2e}"
+        number = float(value)
     except TypeError:
         return f"{name} [{len(value)} values]"
+    tiny = 0 < abs(number) < 1e-3
+    return f"{name} {number:.2e}" if tiny else f"{name} {number:.4f}"
 
 
 def _duration(seconds):

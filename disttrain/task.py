@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from disttrain.losses import Losses
+from disttrain.replication import active
 
 _OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
 
@@ -68,7 +69,7 @@ class Task:
             training: Whether the optimizer is built too.
 
         Raises:
-            ValueError: The data do not fit the model, or there are no targets.
+            ValueError: The data do not fit the model.
         """
         x = _symbolic(spec[0])
         with self.replication.scope():
@@ -84,21 +85,17 @@ class Task:
                     if self.metrics is not None and not self.metrics.built:
                         self.metrics.build(_symbolic(spec[1]), outputs)
                     self.losses = losses
-                elif training:
-                    raise ValueError(
-                        "the data have no targets: fit and evaluate need (x, y) or "
-                        "(x, y, sample_weight)"
-                    )
             if training and not self.optimizer.built:
                 if not self.model.trainable_variables:
                     raise ValueError("the model has no trainable variables")
                 self.optimizer.build(self.model.trainable_variables)
 
-    def call(self, x, training):
-        """The model's outputs for a part of a batch."""
-        if self.takes_training:
-            return self.model(x, training=training)
-        return self.model(x)
+    def call(self, x, training, present=None):
+        """The model's outputs for a part of a batch; for `present` see `replication.active`."""
+        with active.activate(self.replication, present):
+            if self.takes_training:
+                return self.model(x, training=training)
+            return self.model(x)
 
     def update_metrics(self, x, y, y_pred, sample_weight):
         """Adds a part of a batch to the metrics' sums."""
@@ -144,7 +141,9 @@ class Task:
         return [
             variable
             for variable in self.model.non_trainable_variables
-            if tf.as_dtype(variable.dtype).is_floating and variable.aggregation == "none"
+            if tf.as_dtype(variable.dtype).is_floating
+            and variable.aggregation == "none"
+            and not getattr(variable, "equal_on_replicas", False)
         ]
 
 
@@ -193,7 +192,14 @@ def _fresh_metrics(metrics, replication):
 
     def renew(metric):
         if isinstance(metric, keras.metrics.Metric):
-            return type(metric).from_config(metric.get_config())
+            try:
+                return type(metric).from_config(metric.get_config())
+            except TypeError as error:
+                raise TypeError(
+                    f"the metric {metric.name!r} cannot be made anew in the replicas' scope "
+                    f"({error}); give it a get_config, or hand in metrics as a function that "
+                    "returns them"
+                ) from error
         return metric
 
     return None if metrics is None else keras.tree.map_structure(renew, metrics)

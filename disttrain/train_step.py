@@ -15,7 +15,7 @@ class TrainStep:
     Args:
         task: A built `disttrain.task.Task`.
         feed: The `Feed` whose elements it will read.
-        steps_per_execution: Most steps in one call.
+        steps_per_execution: Most updates in one call.
         jit_compile: Whether forward and backward are compiled by XLA.
         probe: A `disttrain.telemetry.probe.Probe`, or `None`.
     """
@@ -28,53 +28,112 @@ class TrainStep:
             leaf.shape.rank and leaf.shape[0] is None for leaf in tf.nest.flatten(feed.spec)
         )
         self._probe = probe
-        self.steps_per_execution = steps_per_execution
         self.variables = task.model.trainable_variables
         self._gradients = self._forward_backward
         if jit_compile:
             self._gradients = tf.function(
                 self._forward_backward, jit_compile=True, autograph=False, reduce_retracing=True
             )
-        self._jit_compile = jit_compile
-        terms = len(task.losses.names)
+        self._accumulate_steps = task.optimizer.accumulate_steps
+        extras = 3 + len(task.losses.names)
         with tf.init_scope():
-            self._sums = tf.Variable(tf.zeros([2 + terms], tf.float64), trainable=False)
+            self._sums = tf.Variable(tf.zeros([extras - 1], tf.float64), trainable=False)
             self._finite_losses = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._disagreed = tf.Variable(False, trainable=False)
+            if self._accumulate_steps > 1:
+                with self._replication.scope():
+                    self._extras = tf.Variable(tf.zeros([extras]), trainable=False)
+        self.batches_per_execution = steps_per_execution * self._accumulate_steps
+        alone = self.batches_per_execution == 1
         self.execute = tf.function(
-            self._execute_one if steps_per_execution == 1 else self._execute_many, autograph=False
+            self._execute_one if alone else self._execute_many, autograph=False
         )
 
-    def _execute_one(self, iterator, steps):
-        """Makes at most one step; returns how many it made, an int32 scalar."""
-        optional = iterator.get_next_as_optional()
-        return tf.cond(
-            optional.has_value(), lambda: self._step(optional.get_value()), lambda: tf.constant(0)
-        )
+    def updates(self, batches):
+        """How many updates an execution of so many batches makes."""
+        return -(-batches // self._accumulate_steps)
 
-    def _execute_many(self, iterator, steps):
-        """Makes at most `steps` steps, an int32 scalar; returns how many it made."""
+    def _execute_one(self, iterator, most):
+        """Trains on at most one batch; returns on how many it did, an int32 scalar."""
+        return self._with_next(iterator, self._on_replica)
+
+    def _execute_many(self, iterator, most):
+        """Trains on at most `most` batches, an int32 scalar; returns on how many it did."""
+        if self._accumulate_steps == 1:
+            return self._repeat(lambda left: self._execute_one(iterator, left), most)
+
+        def update(left):
+            batches = self._repeat(
+                lambda left: self._with_next(iterator, self._accumulate_on_replica),
+                tf.minimum(left, self._accumulate_steps),
+            )
+
+            def apply():
+                parts = [tf.constant(0)] * self._replication.topology.local_replicas
+                self._replication.run(self._apply_accumulated_on_replica, parts)
+                return batches
+
+            return tf.cond(batches > 0, apply, lambda: batches)
+
+        return self._repeat(update, most)
+
+    def _repeat(self, action, most):
+        """Calls `action(batches left)`, which returns how many it took, until all are taken."""
 
         def body(done, more):
-            made = self._execute_one(iterator, steps)
+            made = action(most - done)
             return done + made, made > 0
 
         done, _ = tf.while_loop(
-            lambda done, more: more & (done < steps),
+            lambda done, more: more & (done < most),
             body,
             (tf.constant(0), tf.constant(True)),
             parallel_iterations=1,
         )
         return done
 
-    def _step(self, element):
-        parts = [(batch, element["rows"][i]) for i, batch in enumerate(element["parts"])]
-        self._replication.run(
-            self._on_replica, parts, shared=(element["total"], element["fingerprint"])
-        )
-        return tf.constant(1)
+    def _with_next(self, iterator, on_replica):
+        optional = iterator.get_next_as_optional()
+
+        def run():
+            element = optional.get_value()
+            parts = [(batch, element["rows"][i]) for i, batch in enumerate(element["parts"])]
+            shared = (element["total"], element["fingerprint"])
+            self._replication.run(on_replica, parts, shared=shared)
+            return tf.constant(1)
+
+        return tf.cond(optional.has_value(), run, lambda: tf.constant(0))
 
     def _on_replica(self, part, total, fingerprint):
+        gradients, extras, total = self._local_step(part, total, fingerprint)
+        to_mean = total / tf.maximum(extras[1], 1.0)
+        self._apply(gradients, self.variables, extras, total, to_mean)
+
+    def _accumulate_on_replica(self, part, total, fingerprint):
+        gradients, extras, total = self._local_step(part, total, fingerprint)
+        optimizer = self._task.optimizer
+        gradients, self._having_gradients = optimizer.with_gradients(gradients, self.variables)
+        optimizer.accumulate(gradients, self._having_gradients, weight=total)
+        loss, rows, fingerprint, *terms = extras
+        weighted = [loss * total, rows, fingerprint, *(term * total for term in terms)]
+        self._extras.assign_add(tf.stack(weighted))
+
+    def _apply_accumulated_on_replica(self, part):
+        gradients, total = self._task.optimizer.accumulator.take(self._having_gradients)
+        loss, rows, fingerprint, *terms = tf.unstack(tf.identity(self._extras.read_value()))
+        extras = [loss / total, rows, fingerprint, *(term / total for term in terms)]
+        with tf.control_dependencies(extras):
+            self._extras.assign(tf.zeros_like(self._extras))
+        to_mean = total / tf.maximum(rows, 1.0)
+        self._apply(gradients, self._having_gradients, extras, total, to_mean)
+
+    def _local_step(self, part, total, fingerprint):
+        """Forward and backward on this replica's part.
+
+        Returns:
+            `(gradients, extras, total)`: extras are the loss, the rows, the fingerprint, and the
+            share of each term where there are several.
+        """
         batch, local = part
         if not self._shared:
             total = self._replication.reduce_sum([local], "rows")[0]
@@ -89,13 +148,13 @@ class TrainStep:
         for variable, value in zip(state, before, strict=True):
             variable.assign(tf.where(present, variable.value, value))
         self._update_metrics(batch, y_pred, present)
-
         terms = shares if self._task.losses.names else []
+        return gradients, [loss, rows.local, fingerprint, *terms], total
+
+    def _apply(self, gradients, variables, extras, total, to_mean):
+        fingerprint = extras[2]
         (loss, _, fingerprints, *terms), _ = self._task.optimizer.apply_shares(
-            gradients,
-            self.variables,
-            extras=[loss, rows.local, fingerprint, *terms],
-            observer=self._probe,
+            gradients, variables, extras=extras, observer=self._probe, share_to_mean=to_mean
         )
         if self._replication.is_first_local_replica():
             self._count([loss, *terms], total)
@@ -109,7 +168,8 @@ class TrainStep:
         rows = Rows(local, total)
         x, y, sample_weight = unpack(batch)
         with tf.GradientTape() as tape:
-            y_pred = task.call(x, training=True)
+            present = tf.cast(local > 0, tf.float32) if self._may_be_empty else None
+            y_pred = task.call(x, training=True, present=present)
             loss, shares = global_loss(task, y, y_pred, sample_weight, rows, self._shared)
             scaled = loss * scale
         gradients = tape.gradient(scaled, self.variables)

@@ -11,6 +11,7 @@ from disttrain import replication as replication_module
 from disttrain.data import make_feed, pipeline_errors, split_off
 from disttrain.eval_step import EvaluateStep, PredictStep
 from disttrain.loop import TrainingLoop
+from disttrain.optimizers import switching
 from disttrain.optimizers.distributed import DistributedOptimizer
 from disttrain.progress import Progress
 from disttrain.task import Task
@@ -37,6 +38,9 @@ class Trainer:
         clip: A clip such as `disttrain.ClipByGlobalNorm(1.0)`.
         loss_scale: `None`, a number, `"dynamic"`, or a `disttrain.DynamicLossScale`. With
             `precision="mixed_float16"`, `None` means `"dynamic"`.
+        accumulate_steps: Batches of the dataset whose gradients make one update, weighted by
+            their examples. What is left at the end of an epoch makes an update of its own.
+        compression: `None`, `"fp16"` or `"bf16"`: the dtype in which gradients travel.
         precision: Name of a Keras dtype policy under which the model is built.
         steps_per_execution: Steps that run without coming back to Python.
         jit_compile: Whether XLA compiles forward and backward; `"auto"` does not.
@@ -61,6 +65,8 @@ class Trainer:
         replication="auto",
         clip=None,
         loss_scale=None,
+        accumulate_steps=1,
+        compression=None,
         precision=None,
         steps_per_execution=1,
         jit_compile="auto",
@@ -92,7 +98,12 @@ class Trainer:
             keras.utils.set_random_seed(seed)
         if loss_scale is None and precision == "mixed_float16":
             loss_scale = _dynamic_unless_set(optimizer)
-        self._clip, self._loss_scale = clip, loss_scale
+        self._settings = {
+            "clip": clip,
+            "loss_scale": loss_scale,
+            "accumulate_steps": accumulate_steps,
+            "compression": compression,
+        }
         self._task = Task(
             build_model, self._distributed(optimizer), loss, metrics, self.replication, precision
         )
@@ -200,7 +211,7 @@ class Trainer:
             for epoch in range(initial_epoch, epochs):
                 logs = loop.train(epoch)
                 if validation is not None and _due(epoch, validation_freq):
-                    values = self._evaluate(validation)
+                    values = self._evaluate(validation, history)
                     logs.update({f"val_{name}": value for name, value in values.items()})
                 self._log.scalars({k: v for k, v in logs.items() if k.startswith("val_")})
                 progress.end(loop.examples, logs, loop.learning_rate())
@@ -258,42 +269,57 @@ class Trainer:
             step.add(element)
         return step.read()
 
-    def switch_optimizer(self, optimizer):
+    def switch_optimizer(self, optimizer, *, carry_over=True, warmup_steps=0):
         """Goes on with another optimizer; weights, step count and the run's files stay.
+
+        Slots that mean the same to both, those of equal name and shape such as Adam's and AdamW's
+        momentum, go over. If that fills all slots of the new optimizer, its count of iterations
+        goes on too. Else it begins at 0, as bias corrections need, and its schedule still goes on
+        from the step where training is.
 
         Args:
             optimizer: A new Keras optimizer, its name, or a `DistributedOptimizer`. Unless it is
-                the latter, the clip and the loss scale of the trainer stay.
+                the latter, the clip, the loss scale and the rest of the trainer's settings stay.
+            carry_over: Whether slots go over.
+            warmup_steps: Over so many steps the learning rate rises from 0 to its own, so that
+                slots which begin at 0 fill before they are relied on.
+
+        Raises:
+            TypeError: `optimizer` is no optimizer.
+            ValueError: It has been built for other variables.
         """
-        self._task.optimizer = self._distributed(optimizer)
-        self.model.optimizer = self._task.optimizer
+        before = self._task.optimizer
+        after = self._distributed(optimizer)
+        self._task.optimizer = self.model.optimizer = after
         self._train_step = None
+        if before.built:
+            with self.replication.scope():
+                variables = self.model.trainable_variables
+                switching.carry_over(before, after, variables, carry_over, warmup_steps)
 
     def _distributed(self, optimizer):
+        """The optimizer in a wrapper that belongs to the replication, in its scope."""
         if isinstance(optimizer, DistributedOptimizer):
-            if self._clip is not None or self._loss_scale is not None:
+            given = [name for name, value in self._settings.items() if value not in (None, 1)]
+            if given:
                 raise ValueError(
-                    "the optimizer is a DistributedOptimizer, which has a clip and a loss scale of "
-                    "its own; give them there, not to the trainer"
+                    f"the optimizer is a DistributedOptimizer, which has its own "
+                    f"{', '.join(given)}; give it there, not to the trainer"
                 )
-            settings = {"clip": optimizer.clip, "loss_scale": optimizer.loss_scale}
-            inner = optimizer.inner
-        else:
-            settings = {"clip": self._clip, "loss_scale": self._loss_scale}
-            inner = optimizer
-        if isinstance(inner, (str, dict)):
+            inner = self.replication.adopt(optimizer.inner)
             with self.replication.scope():
-                inner = keras.optimizers.get(inner)
-        if isinstance(inner, keras.optimizers.LossScaleOptimizer):
-            with self.replication.scope():
-                return DistributedOptimizer(inner, replication=self.replication, **settings)
-        if not isinstance(inner, keras.optimizers.Optimizer):
+                return optimizer.rewrapped(inner, self.replication)
+        with self.replication.scope():
+            if isinstance(optimizer, (str, dict)):
+                optimizer = keras.optimizers.get(optimizer)
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
             raise TypeError(
                 f"optimizer must be a keras.optimizers.Optimizer or its name, not {optimizer!r}"
             )
-        inner = self.replication.adopt(inner)
+        wrapped = DistributedOptimizer(optimizer, replication=self.replication, **self._settings)
+        inner = self.replication.adopt(wrapped.inner)
         with self.replication.scope():
-            return DistributedOptimizer(inner, replication=self.replication, **settings)
+            return wrapped.rewrapped(inner, self.replication)
 
     def _feed(self, x, y, sample_weight, batch_size, steps, shuffle=False, training=False):
         return make_feed(
@@ -309,8 +335,12 @@ class Trainer:
             all_gather=self.replication.all_gather,
         )
 
-    def _prepare(self, feed, training=True):
+    def _prepare(self, feed, training=True, targets=False):
         """Builds what is not built yet, once the structure of the data is known."""
+        if (training or targets) and len(feed.spec) < 2:
+            raise ValueError(
+                "the data have no targets: fit and evaluate need (x, y) or (x, y, sample_weight)"
+            )
         self._task.build(feed.spec, training)
         if not self._ready:
             self._ready = True
@@ -341,17 +371,26 @@ class Trainer:
         self.model._initial_epoch = int(self.replication.all_gather(epoch)[0])
         self.replication.broadcast([*self.model.variables, *self.optimizer.variables])
 
-    def _evaluate(self, feed):
-        self._prepare(feed, training=False)
+    def _evaluate(self, feed, callbacks=None):
+        self._prepare(feed, training=False, targets=True)
         key = repr((feed.spec, feed.shared))
         if key not in self._evaluate_steps:
             self._evaluate_steps[key] = EvaluateStep(self._task, feed)
         step = self._evaluate_steps[key]
+        if callbacks is not None:
+            callbacks.on_test_begin()
         step.reset()
         self._task.reset_metrics()
-        for element in self._elements(feed):
+        for number, element in enumerate(self._elements(feed)):
+            if callbacks is not None:
+                callbacks.on_test_batch_begin(number)
             step.execute(element)
-        return {**step.read(), **self._task.metric_results()}
+            if callbacks is not None:
+                callbacks.on_test_batch_end(number, {})
+        values = {**step.read(), **self._task.metric_results()}
+        if callbacks is not None:
+            callbacks.on_test_end(values)
+        return values
 
     def _validation_feed(self, data, batch_size, steps):
         if isinstance(data, (tuple, list)):
@@ -361,8 +400,13 @@ class Trainer:
 
     def _elements(self, feed):
         dataset = feed.dataset(0)
+        none = True
         with pipeline_errors():
-            yield from dataset.take(feed.steps) if feed.endless else dataset
+            for element in dataset.take(feed.steps) if feed.endless else dataset:
+                none = False
+                yield element
+        if none:
+            raise ValueError("the dataset gave no batch; is it empty?")
 
 
 def _due(epoch, frequency):

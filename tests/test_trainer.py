@@ -275,6 +275,26 @@ class TestLoop:
         trainer.fit(batches(X, LABELS, WEIGHTS, size=5), verbose=0)
         assert int(trainer.optimizer.iterations.numpy()) == 5
 
+    def test_what_was_traced_once_is_not_traced_again(self):
+        traced = []
+
+        class Noting(keras.layers.Layer):
+            def call(self, x):
+                traced.append(len(traced))
+                return x
+
+        def build():
+            return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), Noting()])
+
+        trainer = trainer_of(build)
+        seen = []
+        for _ in range(3):
+            trainer.fit(X, LABELS, batch_size=3, validation_data=(X, LABELS), verbose=0)
+            trainer.evaluate(X, LABELS, batch_size=3)
+            trainer.predict(X, batch_size=3)
+            seen.append(len(traced))
+        assert seen[0] == seen[1] == seen[2]
+
     def test_an_evaluation_before_the_first_fit_builds_the_model(self, one_or_two):
         trainer = trainer_of(replication=one_or_two, metrics=["accuracy"])
         model = compiled(metrics=["accuracy"])
@@ -604,11 +624,15 @@ def test_a_wrong_argument_is_named(options, error, message):
 @pytest.mark.parametrize(
     ("own", "given", "message"),
     [
-        ({"clipnorm": 1.0}, {"clip": disttrain.ClipByValue(2.0)}, r"clipnorm=1\.0.*ClipByValue\(2"),
+        ({"clipnorm": 1.0}, {"clip": disttrain.ClipByValue(2.0)}, r"clipnorm=1\.0.*ClipByValue"),
         ({"global_clipnorm": 1.0}, {"clip": disttrain.ClipByNorm(2.0)}, r"global_clipnorm=1\.0"),
         ({"clipvalue": 1.0}, {"clip": disttrain.ClipByNorm(2.0)}, r"clipvalue=1\.0"),
         ({"loss_scale_factor": 8.0}, {"loss_scale": 4.0}, r"loss_scale_factor=8\.0.*4\.0"),
-        ({"gradient_accumulation_steps": 2}, {}, r"gradient_accumulation_steps=2"),
+        (
+            {"gradient_accumulation_steps": 2},
+            {"accumulate_steps": 3},
+            r"gradient_accumulation_steps=2.*accumulate_steps=3",
+        ),
     ],
 )
 def test_an_optimizer_that_does_the_same_as_the_trainer_is_refused(own, given, message):
@@ -619,8 +643,19 @@ def test_an_optimizer_that_does_the_same_as_the_trainer_is_refused(own, given, m
 def test_a_distributed_optimizer_brings_its_own_clip():
     own = disttrain.DistributedOptimizer(sgd(), clip=disttrain.ClipByNorm(1.0))
     assert trainer_of(optimizer=own).optimizer.clip == disttrain.ClipByNorm(1.0)
-    with pytest.raises(ValueError, match="has a clip and a loss scale of its own"):
+    with pytest.raises(ValueError, match=r"is a DistributedOptimizer.*clip.*not to the trainer"):
         trainer_of(optimizer=own, clip=disttrain.ClipByNorm(1.0))
+
+
+def test_a_loss_scale_optimizer_is_unwrapped(one_or_two):
+    own = keras.optimizers.LossScaleOptimizer(sgd(), initial_scale=64.0)
+    trainer = trainer_of(optimizer=own, replication=one_or_two)
+    trainer.fit(batches(X, LABELS), verbose=0)
+    assert isinstance(trainer.optimizer.inner, keras.optimizers.SGD)
+    assert float(trainer.optimizer.current_loss_scale()) == 64.0
+    model = compiled()
+    model.fit(batches(X, LABELS), shuffle=False, verbose=0)
+    assert_same_weights(trainer.model, model)
 
 
 def test_an_optimizer_built_outside_of_the_scope_is_refused(mirrored):
@@ -789,6 +824,38 @@ def batched():
 def test_a_fit_that_cannot_be_done_says_why(x, options, error, message):
     with pytest.raises(error, match=message):
         trainer_of().fit(x() if callable(x) else x, verbose=0, **options)
+
+
+def test_data_without_targets_are_named_by_fit_and_evaluate_at_any_time():
+    trainer = trainer_of()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no targets"):
+            trainer.evaluate(X)
+        with pytest.raises(ValueError, match="no targets"):
+            trainer.fit(batches(X), verbose=0)
+        trainer.fit(batches(X, LABELS), verbose=0)
+
+
+def test_a_dataset_that_turns_out_empty_is_named():
+    empty = batches(X, LABELS).filter(lambda x, y: False)
+    trainer = trainer_of()
+    with pytest.raises(ValueError, match="gave no batch"):
+        trainer.predict(empty)
+    with pytest.raises(ValueError, match="gave no batch"):
+        trainer.evaluate(empty)
+
+
+class Above(keras.metrics.Mean):
+    """Tells nobody how to make another one of it."""
+
+    def __init__(self, limit):
+        super().__init__(name="above")
+        self.limit = limit
+
+
+def test_a_metric_that_cannot_be_made_anew_in_the_scope_is_named(mirrored):
+    with pytest.raises((TypeError, ValueError), match=r"Above.*function that returns"):
+        trainer_of(metrics=[Above(3)], replication=mirrored(2))
 
 
 @pytest.mark.parametrize(

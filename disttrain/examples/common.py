@@ -2,6 +2,7 @@
 
 import argparse
 
+import keras
 import tensorflow as tf
 
 import disttrain
@@ -20,19 +21,50 @@ def parser(description):
     )
     options.add_argument(
         "--replicas",
-        type=int,
+        type=positive,
         default=1,
         metavar="N",
         help="with mirrored: logical CPU devices to use",
     )
-    options.add_argument("--epochs", type=int, metavar="N", help="passes over the data")
-    options.add_argument("--batch", type=int, default=64, metavar="N", help="global batch size")
+    options.add_argument("--epochs", type=positive, metavar="N", help="passes over the data")
+    options.add_argument(
+        "--batch", type=positive, default=64, metavar="N", help="global batch size"
+    )
     options.add_argument("--optimizer", default="adam", help="name of a Keras optimizer")
     options.add_argument("--learning-rate", type=float, metavar="RATE", help="peak learning rate")
-    options.add_argument("--every", type=int, default=1, metavar="N", help="record every N steps")
+    options.add_argument(
+        "--every", type=positive, default=1, metavar="N", help="record every N steps"
+    )
     options.add_argument("--logdir", metavar="DIR", help="where the run is written")
     options.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the run")
     return options
+
+
+def positive(text):
+    """A whole number from 1, as the type of an option."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return number
+
+
+def optimizer(options, schedule):
+    """Makes the optimizer that the options name, with a schedule as its learning rate.
+
+    Raises:
+        SystemExit: Keras has no optimizer of this name.
+    """
+    try:
+        made = keras.optimizers.get(options.optimizer)
+    except ValueError as error:
+        raise SystemExit(
+            f"disttrain: unknown --optimizer {options.optimizer!r} ({error})"
+        ) from None
+    made.learning_rate = schedule
+    return made
 
 
 def replication(options):

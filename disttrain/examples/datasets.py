@@ -3,6 +3,7 @@
 import gzip
 import os
 import struct
+import zlib
 
 import numpy as np
 
@@ -49,11 +50,14 @@ def read_idx(path):
     with open(path, "rb") as file:
         data = file.read()
     if str(path).endswith(".gz"):
-        data = gzip.decompress(data)
-    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path} is not an IDX file of bytes")
-    axes = data[3]
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is not a whole gzip file ({error})") from error
+    axes = data[3] if len(data) > 3 else 0
     header = 4 + 4 * axes
+    if len(data) < header or data[:3] != b"\x00\x00\x08":
+        raise ValueError(f"{path} is not an IDX file of bytes")
     shape = struct.unpack(f">{axes}I", data[4:header])
     if len(data) - header != int(np.prod(shape)):
         raise ValueError(

@@ -63,8 +63,7 @@ def main(arguments=None):
 
     epochs = options.epochs or (15 if options.dataset == "digits" else 5)
     steps = epochs * math.ceil(len(train[0]) / options.batch)
-    optimizer = keras.optimizers.get(options.optimizer)
-    optimizer.learning_rate = schedule(options.learning_rate or 3e-3, steps)
+    optimizer = common.optimizer(options, schedule(options.learning_rate or 3e-3, steps))
     trainer = disttrain.Trainer(
         build_model(train[0].shape[1:]),
         optimizer=optimizer,

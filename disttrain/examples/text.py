@@ -78,10 +78,18 @@ def main(arguments=None):
     parser = common.parser(__doc__.partition("\n")[0])
     parser.set_defaults(batch=16)
     parser.add_argument("files", nargs="*", help="text files; by default Python's own library")
-    parser.add_argument("--length", type=int, default=64, metavar="N", help="bytes of a window")
-    parser.add_argument("--layers", type=int, default=4, metavar="N", help="transformer blocks")
-    parser.add_argument("--width", type=int, default=128, metavar="N", help="width of the model")
-    parser.add_argument("--bytes", type=int, default=500_000, metavar="N", help="bytes to read")
+    parser.add_argument(
+        "--length", type=common.positive, default=64, metavar="N", help="bytes of a window"
+    )
+    parser.add_argument(
+        "--layers", type=common.positive, default=4, metavar="N", help="transformer blocks"
+    )
+    parser.add_argument(
+        "--width", type=common.positive, default=128, metavar="N", help="width of the model"
+    )
+    parser.add_argument(
+        "--bytes", type=common.positive, default=500_000, metavar="N", help="bytes to read"
+    )
     options = parser.parse_args(arguments)
     replication = common.replication(options)
     try:
@@ -97,10 +105,10 @@ def main(arguments=None):
 
     epochs = options.epochs or 2
     steps = epochs * math.ceil(kept / options.batch)
-    optimizer = keras.optimizers.get(options.optimizer)
-    optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(
+    schedule = keras.optimizers.schedules.CosineDecay(
         1e-5, steps, warmup_target=options.learning_rate or 1e-3, warmup_steps=max(1, steps // 10)
     )
+    optimizer = common.optimizer(options, schedule)
     trainer = disttrain.Trainer(
         build_model(options.length, options.width, options.layers),
         optimizer=optimizer,

@@ -61,6 +61,8 @@ class DynamicLossScale(FixedLossScale):
         growth_factor: What it is then multiplied by; above 1.
         backoff_factor: What it is multiplied by after a skipped step; between 0 and 1.
         minimum: It never falls below this.
+        hysteresis: So many skipped steps, without an interval of growth between them, before it
+            backs off; 1 backs off at the first.
 
     Raises:
         ValueError: An argument is outside of its range.
@@ -73,6 +75,7 @@ class DynamicLossScale(FixedLossScale):
         growth_factor=2.0,
         backoff_factor=0.5,
         minimum=1.0,
+        hysteresis=1,
     ):
         super().__init__(initial)
         if int(growth_interval) != growth_interval or growth_interval < 1:
@@ -87,7 +90,10 @@ class DynamicLossScale(FixedLossScale):
             raise ValueError(
                 f"minimum must be above 0 and not above initial ({initial!r}), not {minimum!r}"
             )
+        if isinstance(hysteresis, bool) or int(hysteresis) != hysteresis or hysteresis < 1:
+            raise ValueError(f"hysteresis must be a whole number from 1, not {hysteresis!r}")
         self.growth_interval = int(growth_interval)
+        self.hysteresis = int(hysteresis)
         self.growth_factor = float(growth_factor)
         self.backoff_factor = float(backoff_factor)
         self.minimum = float(minimum)
@@ -95,6 +101,7 @@ class DynamicLossScale(FixedLossScale):
     def build(self, add_variable):
         super().build(add_variable)
         self.good_steps = add_variable("good_steps", "int64", 0)
+        self.tolerated = add_variable("tolerated_overflows", "int64", 0)
 
     def after_finite(self):
         good = self.good_steps.value + 1
@@ -104,9 +111,16 @@ class DynamicLossScale(FixedLossScale):
         grow_to = tf.where(tf.math.is_finite(grown), grown, self.value.value)
         self.value.assign(tf.where(grow, grow_to, self.value.value))
         self.good_steps.assign(tf.where(grow, tf.zeros_like(good), good))
+        tolerated = self.tolerated.value
+        self.tolerated.assign(tf.where(grow, tf.zeros_like(tolerated), tolerated))
 
     def after_overflow(self):
-        self.value.assign(tf.maximum(self.value.value * self.backoff_factor, self.minimum))
+        overflows = self.tolerated.value + 1
+        back_off = overflows >= self.hysteresis
+        smaller = tf.maximum(self.value.value * self.backoff_factor, self.minimum)
+        self.value.assign(tf.where(back_off, smaller, self.value.value))
+        # Once it has backed off it does so at each further overflow, until it has grown again.
+        self.tolerated.assign(tf.minimum(overflows, self.hysteresis))
         self.good_steps.assign(tf.zeros_like(self.good_steps.value))
 
     def get_config(self):
@@ -116,6 +130,7 @@ class DynamicLossScale(FixedLossScale):
             "growth_factor": self.growth_factor,
             "backoff_factor": self.backoff_factor,
             "minimum": self.minimum,
+            "hysteresis": self.hysteresis,
         }
 
 

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from disttrain.gradients.sparse import values_of
+
 
 def norms_and_finite(gradients):
     """The L2 norm of each gradient, and whether all their elements are finite.
@@ -10,11 +12,13 @@ def norms_and_finite(gradients):
     again, with the norm's largest element taken out.
 
     Args:
-        gradients: A list of dense tensors of any shapes and floating dtypes.
+        gradients: A list of tensors, or `tf.IndexedSlices` without repeated rows, of any shapes
+            and floating dtypes.
 
     Returns:
         `(norms, finite)`: float32 of shape `[len(gradients)]`, and a boolean scalar.
     """
+    gradients = [values_of(g) for g in gradients]
     squares = tf.stack([tf.reduce_sum(tf.square(tf.cast(g, tf.float32))) for g in gradients])
 
     def exactly():

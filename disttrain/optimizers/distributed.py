@@ -5,17 +5,17 @@ speak to each other is the replication's; what the inner optimizer does with a g
 """
 
 import dataclasses
-import functools
+import fnmatch
 import warnings
 
 import keras
 import tensorflow as tf
 
 from disttrain import replication as replication_module
-from disttrain.gradients import clipping, loss_scale
-from disttrain.gradients.norms import norms_and_finite
-
-REDUCTIONS = ("mean", "sum")
+from disttrain.gradients.accumulation import Accumulator
+from disttrain.gradients.path import GradientPath, Reduced
+from disttrain.gradients.reduction import Reduction
+from disttrain.optimizers import skips, taking_over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,23 +24,15 @@ class Step:
 
     Attributes:
         variables: The trainable variables that had a gradient.
-        gradients: Their reduced, unscaled gradients before clipping, dense.
-        norms: The gradients' L2 norms, float32 of shape `[len(variables)]`.
-        finite: Boolean scalar; `False` where the step was skipped.
-        clip_factor: float32 scalar.
+        reduced: Their gradients, a `disttrain.gradients.path.Reduced`.
         loss_scale: float32 scalar, 1 without loss scaling.
         learning_rate: float32 scalar.
-        extras: The reduced extras of the step, a list of float32 scalars.
     """
 
     variables: list
-    gradients: list
-    norms: tf.Tensor
-    finite: tf.Tensor
-    clip_factor: tf.Tensor
+    reduced: Reduced
     loss_scale: tf.Tensor
     learning_rate: tf.Tensor
-    extras: list
 
 
 @keras.saving.register_keras_serializable("disttrain")
@@ -56,22 +48,33 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
     hand-written loop call `loss = optimizer.scale_loss(loss)` before the gradient where the loss
     comes from a Keras loss object under `tf.distribute` (Keras divides it by the number of
     replicas, `scale_loss` undoes that) or where there is a loss scale; without both it may be left
-    out. With `reduction="sum"` the gradients are added as they are.
+    out. With `reduction="sum"` the gradients are added as they are, and with `"adasum"` as Maleki
+    et al. 2020 do it: both expect of the loss what `"mean"` does.
 
     Args:
         inner: A `keras.optimizers.Optimizer`, its configuration, or its name. Its own `clipnorm`,
-            `clipvalue`, `global_clipnorm` and `loss_scale_factor` are taken over and cleared, for
-            Keras would apply them before the reduction. A `LossScaleOptimizer` is unwrapped.
+            `clipvalue`, `global_clipnorm`, `loss_scale_factor` and `gradient_accumulation_steps`
+            are taken over and cleared, for Keras would apply them before the reduction. A
+            `LossScaleOptimizer` is unwrapped.
         clip: A `disttrain.gradients.clipping.Clip`, or `None`.
         loss_scale: `None`, a number, `"dynamic"` or a `disttrain.DynamicLossScale`.
-        reduction: `"mean"` or `"sum"`.
+        accumulate_steps: Gradients of so many calls of `apply` are averaged before one update.
+        reduction: `"mean"`, `"sum"` or `"adasum"`.
+        compression: `None`, `"fp16"` or `"bf16"`: the dtype in which gradients travel.
+        groups: In how many groups the gradients travel; more overlap with the backward pass.
+        sparse_as_dense: Whether sparse gradients are made dense before they travel.
+        local_variables: Variables, or patterns of their paths such as `"*/adapter/*"`, that each
+            replica keeps for itself: their gradients are neither reduced nor clipped.
+        max_skipped: After so many skipped steps in a row an error names the variables whose
+            gradients were not finite; `None` never stops.
         replication: As for `disttrain.Trainer`. `"auto"` takes the strategy in whose scope it is
             built, else Horovod where its launcher started the process, else one replica.
         name: Name of the optimizer.
 
     Raises:
         TypeError: `inner` or `clip` is something else.
-        ValueError: Both `inner` and the arguments clip or scale, or `reduction` is unknown.
+        ValueError: Both `inner` and the arguments clip, scale or accumulate, or an argument is
+            unknown or does not go with another.
     """
 
     def __init__(
@@ -80,33 +83,44 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         *,
         clip=None,
         loss_scale=None,
+        accumulate_steps=1,
         reduction="mean",
+        compression=None,
+        groups=1,
+        sparse_as_dense=False,
+        local_variables=(),
+        max_skipped=skips.MOST,
         replication="auto",
         name=None,
     ):
         inner = keras.optimizers.get(inner) if isinstance(inner, (str, dict)) else inner
-        inner, clip, scale = _take_over(inner, clip, loss_scale)
-        if reduction not in REDUCTIONS:
-            raise ValueError(
-                f"unknown reduction {reduction!r}; choose one of {', '.join(map(repr, REDUCTIONS))}"
-            )
+        if isinstance(inner, DistributedOptimizer):
+            raise TypeError("the optimizer is a DistributedOptimizer already; wrap the inner one")
+        inner, clip, scale, accumulate_steps = taking_over.separate(
+            inner, clip, loss_scale, accumulate_steps
+        )
+        skips.check(max_skipped)
         super().__init__(learning_rate=0.0, name=name or f"distributed_{inner.name}")
         self.inner = inner
         self.clip = clip
         self.loss_scale = scale
-        self.reduction = reduction
+        self.reduction = Reduction(reduction, compression, groups, sparse_as_dense)
+        self.accumulator = Accumulator(accumulate_steps)
+        self.accumulate_steps = self.accumulator.steps
+        self.max_skipped = max_skipped
+        self.local_variables = tuple(local_variables)
+        self._path = GradientPath(self.reduction, clip, self.is_local)
         self._wanted_replication = replication
         self._replication = None
         self._state = []
+        self._scale_is_built = False
         self._warned = False
+        self._loaded = None
         # Callbacks such as SwapEMAWeights look for these on the optimizer of the model.
         self.use_ema = inner.use_ema
         self.ema_momentum = inner.ema_momentum
-        self.ema_overwrite_frequency = inner.ema_overwrite_frequency
-        # Gradients arrive reduced; Keras would sum them over the replicas once more.
-        inner._all_reduce_sum_gradients = _already_reduced
-        # Keras only warns where a saved state does not fit, and goes on without it.
-        inner.load_own_variables = functools.partial(_load_or_raise, inner)
+        self.ema_overwrite_frequency = taking_over.ema_overwrite_frequency(inner)
+        taking_over.silence(inner)
 
     @property
     def replication(self):
@@ -122,7 +136,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
 
     @property
     def variables(self):
-        """State of the loss scale, then the variables of the inner optimizer."""
+        """The wrapper's own state, then the variables of the inner optimizer."""
         return [*self._state, *self.inner.variables]
 
     @property
@@ -139,8 +153,28 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
     def learning_rate(self, value):
         self.inner.learning_rate = value
 
+    def rewrapped(self, inner, replication):
+        """A new wrapper with the same settings around another optimizer.
+
+        Args:
+            inner: A Keras optimizer.
+            replication: A `Replication`.
+        """
+        settings = self.get_config()
+        for key in ("inner", "name"):
+            del settings[key]
+        settings |= {
+            "clip": self.clip,
+            "loss_scale": self.loss_scale,
+            "local_variables": self.local_variables,
+        }
+        made = type(self)(inner, replication=replication, **settings)
+        # Taken from the first inner optimizer, so the new one's configuration lacks it.
+        made.ema_overwrite_frequency = made.ema_overwrite_frequency or self.ema_overwrite_frequency
+        return made
+
     def build(self, variables):
-        """Creates the slots of the inner optimizer and the state of the loss scale.
+        """Creates the slots of the inner optimizer and the wrapper's own state.
 
         Args:
             variables: The trainable variables, a list of `keras.Variable`.
@@ -149,21 +183,37 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             return
         if not self.inner.built:
             self.inner.build(variables)
+            taking_over.load_what_came_before_build(self.inner)
         self._build_loss_scale()
+        if self.clip is not None:
+            self.clip.build(self._add_state)
+            self._clipped = self._add_state("clipped_steps", "int64", 0)
+        self._skipped = self._add_state("skipped_in_a_row", "int64", 0)
+        if self.accumulate_steps > 1:
+            self.accumulator.build(self._add_state, self._add_like, variables)
         self._trainable_variables = list(variables)
         if self.use_ema:
             self._model_variables_moving_average = self.inner._model_variables_moving_average
         self.built = True
+        if self._loaded is not None:
+            store, self._loaded = self._loaded, None
+            self.load_own_variables(store)
 
     def _build_loss_scale(self):
-        if self.loss_scale is not None and not self._state:
+        if self.loss_scale is not None and not self._scale_is_built:
+            self._scale_is_built = True
             with tf.init_scope():
                 self.loss_scale.build(self._add_state)
 
-    def _add_state(self, name, dtype, value):
+    def _add_state(self, name, dtype, value, shape=()):
         variable = self.add_variable(
-            shape=(), dtype=dtype, initializer=keras.initializers.Constant(value), name=name
+            shape=shape, dtype=dtype, initializer=keras.initializers.Constant(value), name=name
         )
+        self._state.append(variable)
+        return variable
+
+    def _add_like(self, reference, name):
+        variable = self.add_variable_from_reference(reference, name=name)
         self._state.append(variable)
         return variable
 
@@ -175,6 +225,13 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         self._build_loss_scale()
         return tf.convert_to_tensor(self.loss_scale.value.value)
 
+    def clip_frequency(self):
+        """The part of the applied steps that the clip has changed, a float; 0 without a clip."""
+        applied = int(self.iterations.numpy())
+        if self.clip is None or not self.built or applied == 0:
+            return 0.0
+        return int(self._clipped.numpy()) / applied
+
     def scale_loss(self, loss):
         """Multiplies a replica's loss as `apply` expects it.
 
@@ -182,16 +239,19 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             loss: A replica's loss, a floating scalar, as Keras's loss objects return it.
 
         Returns:
-            The loss times the loss scale and, for `reduction="mean"` under `tf.distribute`, times
-            the number of replicas by which Keras has divided it.
+            The loss times the loss scale and, under `tf.distribute`, times the number of replicas
+            by which Keras has divided it.
         """
         factor = self.current_loss_scale()
-        if self.reduction == "mean" and tf.distribute.has_strategy():
+        if tf.distribute.has_strategy():
             factor *= tf.distribute.get_strategy().num_replicas_in_sync
         return loss * tf.cast(factor, loss.dtype)
 
     def apply(self, grads, trainable_variables=None):
         """Reduces the gradients over all replicas and makes one update.
+
+        With `accumulate_steps=k` only each k-th call does that; the others add the gradients up on
+        their replica.
 
         Args:
             grads: This replica's gradients of the scaled loss; dense tensors, `IndexedSlices` or
@@ -199,19 +259,50 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             trainable_variables: Their variables; by default those the optimizer was built with.
 
         Raises:
-            ValueError: Every gradient is `None`, or their number does not fit the variables.
+            ValueError: Every gradient is `None`, their number does not fit the variables, or a
+                variable is not one that the optimizer was built with.
         """
-        if trainable_variables is None:
-            if not self.built:
-                raise ValueError(
-                    "the optimizer does not know its variables yet: hand them to apply(grads, "
-                    "variables) or call build(variables) first"
-                )
-            trainable_variables = self._trainable_variables
-        replicas = self.replication.replicas if self.reduction == "mean" else 1
-        self.apply_shares(list(grads), list(trainable_variables), divisor=replicas)
+        variables = self._variables_or_built(trainable_variables)
+        gradients, variables = self.with_gradients(list(grads), variables)
+        if self.accumulate_steps == 1:
+            self._apply_means(gradients, variables)
+            return
+        count = self.accumulate(gradients, variables)
+        self.replication.cond(
+            count >= self.accumulate_steps, lambda: self._apply_accumulated(variables), _nothing
+        )
 
-    def apply_shares(self, grads, variables, divisor=1, extras=(), observer=None):
+    def flush(self, trainable_variables=None):
+        """Applies what `apply` has accumulated, if there is anything; in replica context.
+
+        Args:
+            trainable_variables: The variables that have gradients; by default all.
+        """
+        if self.accumulate_steps == 1 or not self.built:
+            return
+        variables = self._variables_or_built(trainable_variables)
+        self.replication.cond(
+            self.accumulator.pending() > 0,
+            lambda: self._apply_accumulated(variables),
+            _nothing,
+        )
+
+    def _apply_accumulated(self, variables):
+        gradients, _ = self.accumulator.take(variables)
+        self._apply_means(gradients, variables)
+
+    def _apply_means(self, gradients, variables):
+        divisor = self.replication.replicas if self.reduction.kind == "mean" else 1
+        self.apply_shares(gradients, variables, divisor=divisor)
+
+    def accumulate(self, gradients, variables, weight=1.0):
+        """Adds a micro-batch's gradients on this replica; see `Accumulator.add`."""
+        self._build_if_needed(variables)
+        return self.accumulator.add(gradients, variables, weight)
+
+    def apply_shares(
+        self, grads, variables, divisor=1, extras=(), observer=None, share_to_mean=1.0
+    ):
         """Sums each replica's share of the gradients, and makes one update.
 
         Args:
@@ -221,53 +312,109 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             extras: float32 scalars to sum over the replicas with the same communication.
             observer: An object with `before(variables)` and `after(state, step)`, called on the
                 first replica of a process around the update; see `disttrain.telemetry`.
+            share_to_mean: What turns a share into the mean over this replica's examples, a scalar;
+                clips before the reduction, `"sum"` and `"adasum"` look at means.
 
         Returns:
             `(sums, finite)`: the reduced extras, a list, and whether the update was applied.
+
+        Raises:
+            ValueError: As for `apply`.
         """
-        if len(grads) != len(variables):
-            raise ValueError(f"there are {len(grads)} gradients for {len(variables)} variables")
-        if not self.built:
-            with tf.init_scope():
-                self.build(variables)
-        gradients, variables = self._without_none(grads, variables)
-        gradients = [tf.convert_to_tensor(g) for g in gradients]  # sums duplicate slices
-        extras = list(extras)
-
-        reduced = self.replication.reduce_sum([*gradients, *extras], "gradients")
-        gradients, sums = reduced[: len(gradients)], reduced[len(gradients) :]
-        norms, finite = norms_and_finite(gradients)
-
+        self._build_if_needed(variables)
+        grads, variables = self.with_gradients(grads, variables)
         scale = self.current_loss_scale()
-        if self.loss_scale is not None or divisor != 1:
-            inverse = 1.0 / (scale * divisor)
-            gradients = [g * tf.cast(inverse, g.dtype) for g in gradients]
-            norms *= inverse
-        clipped, factor = gradients, tf.constant(1.0)
-        if self.clip is not None:
-            clipped, factor = self.clip(gradients, norms)
-            factor = tf.where(finite, factor, 1.0)
-
+        reduced = self._path(
+            self.replication,
+            grads,
+            variables,
+            extras,
+            scale if self.loss_scale is not None else None,
+            divisor,
+            share_to_mean,
+        )
         if not self.replication.is_first_local_replica():
             observer = None
         rate = tf.cast(tf.convert_to_tensor(self.inner.learning_rate), tf.float32)
         state = observer.before(variables) if observer else None
-        self.replication.cond(finite, lambda: self._update(clipped, variables), self._skip)
+        self.replication.cond(
+            reduced.finite,
+            lambda clipped, factor, norms: self._update(clipped, variables, factor),
+            lambda clipped, factor, norms: self._skip(norms, variables),
+            args=(reduced.clipped, reduced.clip_factor, reduced.norms),
+        )
         if observer:
-            step = Step(variables, gradients, norms, finite, factor, scale, rate, sums)
-            observer.after(state, step)
-        return sums, finite
+            observer.after(state, Step(variables, reduced, scale, rate))
+        return reduced.extras, reduced.finite
 
-    def _update(self, gradients, variables):
+    def is_local(self, variable):
+        """Whether each replica keeps this variable for itself."""
+        path = getattr(variable, "path", "")
+        return any(
+            fnmatch.fnmatch(path, entry) if isinstance(entry, str) else entry is variable
+            for entry in self.local_variables
+        )
+
+    def _update(self, gradients, variables, factor):
         self.inner.apply(gradients, variables)
+        self._overwrite_with_average()
+        self._skipped.assign(0)
         if self.loss_scale is not None:
             self.loss_scale.after_finite()
+        if self.clip is not None:
+            self._clipped.assign(self._clipped.value + tf.cast(factor < 1.0, tf.int64))
 
-    def _skip(self):
+    def _overwrite_with_average(self):
+        """Keras's `ema_overwrite_frequency`, which it cannot do on several replicas."""
+        if not self.use_ema or not self.ema_overwrite_frequency:
+            return
+
+        def overwrite():
+            averages = self.inner._model_variables_moving_average
+            for variable, average in zip(self._trainable_variables, averages, strict=True):
+                variable.assign(average.value)
+            return True
+
+        due = self.inner.iterations.value % self.ema_overwrite_frequency == 0
+        tf.cond(due, overwrite, lambda: False)
+
+    def _skip(self, norms, variables):
         if self.loss_scale is not None:
             self.loss_scale.after_overflow()
+        skipped = self._skipped.value + 1
+        self._skipped.assign(skipped)
+        skips.stop_after(self.max_skipped, skipped, norms, variables)
 
-    def _without_none(self, gradients, variables):
+    def _variables_or_built(self, variables):
+        if variables is not None:
+            return list(variables)
+        if not self.built:
+            raise ValueError(
+                "the optimizer does not know its variables yet: hand them to apply(grads, "
+                "variables) or call build(variables) first"
+            )
+        return self._trainable_variables
+
+    def _build_if_needed(self, variables):
+        if not self.built:
+            with tf.init_scope():
+                self.build(variables)
+        known = {id(v) for v in self._trainable_variables}
+        unknown = [getattr(v, "path", v.name) for v in variables if id(v) not in known]
+        if unknown:
+            raise ValueError(
+                f"the optimizer was not built with {_some(unknown)}; build a new one with all "
+                "variables that are to be trained"
+            )
+
+    def with_gradients(self, gradients, variables):
+        """The gradients that are not `None`, and their variables; warns once about the others.
+
+        Raises:
+            ValueError: As for `apply`.
+        """
+        if len(gradients) != len(variables):
+            raise ValueError(f"there are {len(gradients)} gradients for {len(variables)} variables")
         missing = [v.path for g, v in zip(gradients, variables, strict=True) if g is None]
         if len(missing) == len(variables):
             raise ValueError(
@@ -296,7 +443,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             store[variable.name] = variable.numpy()
 
     def load_own_variables(self, store):
-        _same_variables(self, self._state, store)
+        if not self.built:
+            self._loaded = taking_over.kept(store)
+            return
+        taking_over.same_variables(self, self._state, store)
         for variable in self._state:
             variable.assign(store[variable.name])
 
@@ -304,10 +454,16 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
-            "inner": serialize(self.inner),
+            "inner": taking_over.serialized(self.inner, self.ema_overwrite_frequency),
             "clip": serialize(self.clip) if self.clip else None,
             "loss_scale": serialize(self.loss_scale) if self.loss_scale else None,
-            "reduction": self.reduction,
+            "accumulate_steps": self.accumulate_steps,
+            "reduction": self.reduction.kind,
+            "compression": self.reduction.compression,
+            "groups": self.reduction.groups,
+            "sparse_as_dense": self.reduction.sparse_as_dense,
+            "local_variables": [getattr(v, "path", v) for v in self.local_variables],
+            "max_skipped": self.max_skipped,
         }
 
     @classmethod
@@ -321,76 +477,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         return cls(config.pop("inner"), **config)
 
 
-def _already_reduced(grads_and_vars):
-    return grads_and_vars
-
-
-def _same_variables(optimizer, variables, store):
-    if len(store.keys()) != len(variables):
-        raise ValueError(
-            f"the saved state of the optimizer {optimizer.name!r} has {len(store.keys())} "
-            f"variables where it now has {len(variables)}; build it with the same inner optimizer, "
-            "loss scale and model before loading"
-        )
-
-
-def _load_or_raise(optimizer, store):
-    _same_variables(optimizer, optimizer.variables, store)
-    type(optimizer).load_own_variables(optimizer, store)
+def _nothing(*args):
+    return None
 
 
 def _some(names, most=5):
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def _take_over(inner, clip, scale):
-    """Separates what Keras would do before the reduction from the optimizer itself."""
-    if isinstance(inner, DistributedOptimizer):
-        raise TypeError("the optimizer is a DistributedOptimizer already; wrap the inner one once")
-    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
-        if scale is not None:
-            raise ValueError(
-                "the optimizer is a LossScaleOptimizer and loss_scale is given too; give one"
-            )
-        scale = loss_scale.DynamicLossScale(
-            inner.initial_scale, growth_interval=inner.dynamic_growth_steps
-        )
-        inner = inner.inner_optimizer
-    if not isinstance(inner, keras.optimizers.Optimizer):
-        raise TypeError(
-            f"the optimizer must be a keras.optimizers.Optimizer or its name, not {inner!r}"
-        )
-    if clip is not None and not isinstance(clip, clipping.Clip):
-        raise TypeError(
-            f"clip must be a clip such as disttrain.ClipByGlobalNorm(1.0), not {clip!r}"
-        )
-    if inner.gradient_accumulation_steps:
-        raise ValueError(
-            f"the optimizer has gradient_accumulation_steps={inner.gradient_accumulation_steps}, "
-            "which Keras cannot do on several replicas; use a larger global batch"
-        )
-    own_clip = clipping.take_over(inner) if clip is None else _named(inner, clipping_names=True)
-    if clip is not None and own_clip:
-        raise ValueError(
-            f"the optimizer has {own_clip} and clip={clip!r} is given too; give one of them, for "
-            "twice is wrong"
-        )
-    own_scale = _named(inner, clipping_names=False)
-    if scale is not None and own_scale:
-        raise ValueError(
-            f"the optimizer has {own_scale} and loss_scale={scale!r} is given too; give one of them"
-        )
-    if own_scale:
-        scale, inner.loss_scale_factor = inner.loss_scale_factor, None
-    return inner, clip if clip is not None else own_clip, loss_scale.resolve(scale)
-
-
-def _named(optimizer, clipping_names):
-    names = (
-        ("clipnorm", "global_clipnorm", "clipvalue") if clipping_names else ("loss_scale_factor",)
-    )
-    for name in names:
-        if getattr(optimizer, name, None) is not None:
-            return f"{name}={getattr(optimizer, name)!r}"
-    return None

@@ -97,18 +97,37 @@ class Replication(abc.ABC):
             The sums, a list in the same order.
         """
 
-    def cond(self, predicate, true_function, false_function):
+    def reduce_sum_differentiably(self, tensors, name):
+        """`reduce_sum` through which a gradient flows: the sum of the replicas' gradients."""
+        return self.reduce_sum(tensors, name)
+
+    @abc.abstractmethod
+    def gather(self, tensor, name):
+        """Puts the tensors of all replicas one below the other, in the order of the replicas.
+
+        Args:
+            tensor: A tensor of rank 1 or more, equal in dtype and all axes but the first on every
+                replica. Called in replica context.
+            name: As for `reduce_sum`.
+
+        Returns:
+            A tensor whose first axis is the sum of the replicas'.
+        """
+
+    def cond(self, predicate, true_function, false_function, args=()):
         """`tf.cond` whose branches may update variables that replicas share.
 
         Args:
             predicate: A boolean scalar, equal on all replicas. Called in replica context.
-            true_function: A function without arguments or results.
+            true_function: Called with `*args`; its result is dropped. It reads what belongs to this
+                replica from `args` alone, for one replica's function may be called for all.
             false_function: The same, for `predicate == False`.
+            args: Tensors of this replica, nested.
         """
 
         def returning(function):
             def branch():
-                function()
+                function(*args)
                 return tf.constant(0)
 
             return branch
@@ -165,3 +184,11 @@ class Replication(abc.ABC):
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}, {self.replicas} replicas>"
+
+
+def by_dtype(tensors):
+    """Places of tensors in a list, one list for each dtype, in the order of its first tensor."""
+    places = {}
+    for i, tensor in enumerate(tensors):
+        places.setdefault(tensor.dtype, []).append(i)
+    return list(places.values())

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from disttrain.replication.base import Replication, Topology
+from disttrain.replication.base import Replication, Topology, by_dtype
 
 _INSTALL = (
     "Horovod is not installed in this Python environment; run ./launch/setup.sh, which builds "
@@ -29,7 +29,7 @@ def _import():
     try:
         import horovod.tensorflow as hvd
 
-        hvd.init()
+        hvd.init(process_sets="dynamic")
     except (ImportError, tf.errors.NotFoundError, AttributeError) as error:
         raise RuntimeError(
             f"Horovod is installed but does not load ({error}); it was probably built for another "
@@ -62,45 +62,118 @@ def _pin_gpu(local_rank, local_size):
 class Horovod(Replication):
     """One replica in each Horovod rank.
 
+    Args:
+        ranks: Ranks that train together, this process's among them, or `None` for all. Every rank
+            of the job makes all groups in the same order: `Horovod([0, 1])` on ranks 0 and 1, and
+            `Horovod([2, 3])` on ranks 2 and 3, after `all_groups=[[0, 1], [2, 3]]`.
+        all_groups: The groups of all ranks, where `ranks` is given; `[ranks]` by default.
+
     Raises:
         RuntimeError: Horovod is not installed, or was built for another TensorFlow.
+        ValueError: This rank is not one of `ranks`.
     """
 
     name = "horovod"
 
-    def __init__(self):
+    def __init__(self, ranks=None, all_groups=None):
         self._hvd = _import()
         _pin_gpu(self._hvd.local_rank(), self._hvd.local_size())
-        self.topology = Topology(processes=self._hvd.size(), process=self._hvd.rank())
+        rank = self._hvd.rank()
+        if ranks is None:
+            self._set, self._root = self._hvd.global_process_set, 0
+            self.topology = Topology(processes=self._hvd.size(), process=rank)
+            return
+        ranks = sorted(ranks)
+        if rank not in ranks:
+            raise ValueError(f"rank {rank} is not one of the ranks {ranks} that train together")
+        for group in all_groups or [ranks]:
+            made = self._hvd.add_process_set(sorted(group))
+            if sorted(group) == ranks:
+                self._set = made
+        self._root = ranks[0]
+        self.topology = Topology(processes=len(ranks), process=ranks.index(rank))
 
     def reduce_sum(self, tensors, name):
         if self.replicas == 1:
             return list(tensors)
         results = [None] * len(tensors)
         # A group has one dtype.
-        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-            places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        for places in by_dtype(tensors):
+            own = [tensors[i] for i in places]
+            dtype = own[0].dtype
             # Horovod matches operations by name; TensorFlow's own may differ between ranks.
-            sums = self._hvd.grouped_allreduce(
-                [tensors[i] for i in places],
-                op=self._hvd.Sum,
-                name=f"disttrain.{name}.{dtype.name}",
-                ignore_name_scope=True,
-            )
+            label = f"{name}.{dtype.name}"
+            if dtype == tf.bfloat16:
+                sums = self._sum_bfloat16(own, label)
+            else:
+                sums = self._hvd.grouped_allreduce(
+                    own,
+                    op=self._hvd.Sum,
+                    name=f"disttrain.{label}",
+                    ignore_name_scope=True,
+                    process_set=self._set,
+                )
             for place, value in zip(places, sums, strict=True):
                 # Horovod keeps the shape, but its operation does not always tell TensorFlow.
                 results[place] = tf.ensure_shape(value, tensors[place].shape)
         return results
 
+    def reduce_sum_differentiably(self, tensors, name):
+        # Horovod has gradients of its own, but gives them names that may differ between ranks.
+        @tf.custom_gradient
+        def reduced(*values):
+            def gradient(*upstream):
+                return self.reduce_sum(list(upstream), f"{name}.gradient")
+
+            return self.reduce_sum(list(values), name), gradient
+
+        return list(reduced(*tensors))
+
+    def gather(self, tensor, name):
+        if self.replicas == 1:
+            return tensor
+        dtype = tensor.dtype
+        if dtype == tf.bfloat16:
+            tensor = tf.bitcast(tensor, tf.float16)
+        gathered = self._hvd.allgather(
+            tensor, name=f"disttrain.{name}", ignore_name_scope=True, process_set=self._set
+        )
+        gathered = tf.ensure_shape(gathered, [None, *tensor.shape[1:]])
+        return tf.bitcast(gathered, dtype) if dtype == tf.bfloat16 else gathered
+
+    def _sum_bfloat16(self, tensors, name):
+        """Sums bfloat16 tensors, a dtype that Horovod's allreduce does not know.
+
+        Each rank gets its piece of everyone's tensors, adds in float32, and hands its sums round:
+        twice the bytes of the tensors for each rank, as in a ring. The bits travel as float16.
+        """
+        flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+        piece = -(-flat.shape[0] // self.replicas)
+        flat = tf.pad(flat, [[0, piece * self.replicas - flat.shape[0]]])
+        mine, _ = self._hvd.alltoall(
+            tf.bitcast(flat, tf.float16),
+            splits=tf.fill([self.replicas], piece),
+            name=f"disttrain.{name}.pieces",
+            ignore_name_scope=True,
+            process_set=self._set,
+        )
+        mine = tf.bitcast(tf.reshape(mine, [self.replicas, piece]), tf.bfloat16)
+        own = tf.cast(tf.reduce_sum(tf.cast(mine, tf.float32), axis=0), tf.bfloat16)
+        whole = self.gather(own, f"{name}.sums")
+        sizes = [tensor.shape.num_elements() for tensor in tensors]
+        parts = tf.split(whole[: sum(sizes)], sizes)
+        return [tf.reshape(p, t.shape) for p, t in zip(parts, tensors, strict=True)]
+
     def all_gather(self, array):
         array = np.asarray(array)
         if self.replicas == 1:
             return array[None]
-        return self._hvd.allgather(tf.constant(array[None])).numpy()
+        return self._hvd.allgather(tf.constant(array[None]), process_set=self._set).numpy()
 
     def broadcast(self, variables):
         if self.replicas > 1 and variables:
-            self._hvd.broadcast_variables([getattr(v, "value", v) for v in variables], root_rank=0)
+            values = [getattr(v, "value", v) for v in variables]
+            self._hvd.broadcast_variables(values, root_rank=self._root, process_set=self._set)
 
     def start_equal(self, variables):
         self.broadcast(variables)

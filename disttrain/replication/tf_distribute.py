@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from disttrain.replication import startup
-from disttrain.replication.base import Replication, Topology
+from disttrain.replication.base import Replication, Topology, by_dtype
 from disttrain.replication.tf_config import check_tf_config
 
 
@@ -82,29 +82,40 @@ class TfDistribute(Replication):
         return int(tf.get_static_value(index)) if tf.is_tensor(index) else index
 
     def reduce_sum(self, tensors, name):
-        if self.replicas == 1:
+        if self.replicas == 1 or not tensors:
             return list(tensors)
         context = tf.distribute.get_replica_context()
-        # A tensor that replicas share belongs to no device until each has its own.
-        own = [tf.identity(tensor) for tensor in tensors]
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+        results = [None] * len(tensors)
+        # Collectives pack a list into one tensor, which has one dtype.
+        for places in by_dtype(tensors):
+            # A tensor that replicas share belongs to no device until each has its own.
+            own = [tf.identity(tensors[i]) for i in places]
+            sums = context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+            for place, value in zip(places, sums, strict=True):
+                results[place] = value
+        return results
 
-    def cond(self, predicate, true_function, false_function):
+    def gather(self, tensor, name):
+        if self.replicas == 1:
+            return tensor
+        return tf.distribute.get_replica_context().all_gather(tf.identity(tensor), axis=0)
+
+    def cond(self, predicate, true_function, false_function, args=()):
         if self.replicas == 1 or tf.__internal__.distribute.strategy_supports_no_merge_call():
-            super().cond(predicate, true_function, false_function)
+            super().cond(predicate, true_function, false_function, args)
             return
         # A branch that merges replicas must not stand in a replica's own tf.cond, so the replicas
         # meet, one cond is built for all of them, and each branch parts them again.
         outer = super().cond
 
-        def in_cross_replica(strategy, predicate):
+        def in_cross_replica(strategy, predicate, *args):
             def on_each(function):
-                return lambda: strategy.extended.call_for_each_replica(function)
+                return lambda: strategy.extended.call_for_each_replica(function, args)
 
             shared = strategy.experimental_local_results(predicate)[0]
             outer(shared, on_each(true_function), on_each(false_function))
 
-        tf.distribute.get_replica_context().merge_call(in_cross_replica, args=(predicate,))
+        tf.distribute.get_replica_context().merge_call(in_cross_replica, args=(predicate, *args))
 
     def all_gather(self, array):
         array = np.asarray(array)

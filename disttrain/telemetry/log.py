@@ -66,7 +66,9 @@ class RunLog:
                 "config": optimizer.inner.get_config(),
                 "clip": repr(optimizer.clip) if optimizer.clip else None,
                 "loss_scale": repr(optimizer.loss_scale) if optimizer.loss_scale else None,
-                "reduction": optimizer.reduction,
+                "reduction": optimizer.reduction.kind,
+                "compression": optimizer.reduction.compression,
+                "accumulate_steps": optimizer.accumulate_steps,
             }
         )
         self._probes[id(probe)] = (

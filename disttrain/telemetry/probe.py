@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from disttrain.gradients.clipping import global_norm
+from disttrain.optimizers.slots import find_slots
 from disttrain.telemetry import statistics
-from disttrain.telemetry.slots import find_slots
 from tensorboard_plugin import metadata
 
 _BUFFER_BYTES = 4 * 2**20
@@ -68,7 +68,7 @@ class Probe:
                 the number of examples of the global batch.
         """
         record, weights = state
-        self._skipped.assign_add(1.0 - tf.cast(step.finite, tf.float32))
+        self._skipped.assign_add(1.0 - tf.cast(step.reduced.finite, tf.float32))
 
         def write():
             rows = self._rows(weights, step)
@@ -76,10 +76,10 @@ class Probe:
             self._steps.scatter_nd_update(row, [self._step])
             self._layers.scatter_nd_update(row, rows[None])
             quantities = statistics.step_quantities(
-                step.extras[0], step, self._skipped, global_norm(step.norms)
+                step.reduced.extras[0], step, self._skipped, global_norm(step.reduced.norms)
             )
             self._quantities.scatter_nd_update(row, quantities[None])
-            self._examples.scatter_nd_update(row, step.extras[1][None])
+            self._examples.scatter_nd_update(row, step.reduced.extras[1][None])
             self._cursor.assign_add(1)
             self._skipped.assign(0.0)
             return True
@@ -98,7 +98,12 @@ class Probe:
             before = tf.ensure_shape(weights[i], variable.shape)
             rows.append(
                 statistics.layer_statistics(
-                    before, variable.value, step.gradients[i], step.norms[i], slots, self.slot_names
+                    before,
+                    variable.value,
+                    step.reduced.gradients[i],
+                    step.reduced.norms[i],
+                    slots,
+                    self.slot_names,
                 )
             )
         return tf.stack(rows)

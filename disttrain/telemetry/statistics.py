@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from disttrain.gradients import sparse
 from tensorboard_plugin import metadata
 
 NAN = float("nan")
@@ -23,27 +24,29 @@ def layer_statistics(before, variable, gradient, norm, slots, slot_names):
     """
     after = tf.cast(variable, tf.float32)
     update = after - tf.cast(before, tf.float32)
-    gradient = tf.cast(gradient, tf.float32)
+    values = tf.cast(sparse.values_of(gradient), tf.float32)
+    # Rows that a sparse gradient does not hold are zeros.
+    size = tf.cast(tf.size(after), tf.float32)
+    nonzero = tf.reduce_sum(tf.cast(values != 0, tf.float32))
+    along = tf.gather(update, gradient.indices) if sparse.is_sparse(gradient) else update
     weight_norm = tf.norm(after)
     update_norm = tf.norm(update)
-    values = {
+    row = {
         "weight_norm": weight_norm,
         "gradient_norm": norm,
         "update_norm": update_norm,
         "update_ratio": tf.math.divide_no_nan(update_norm, weight_norm),
-        "gradient_max": tf.reduce_max(tf.abs(gradient)),
-        "zero_fraction": tf.reduce_mean(tf.cast(gradient == 0, tf.float32)),
-        "nonfinite": tf.reduce_sum(tf.cast(~tf.math.is_finite(gradient), tf.float32)),
-        "update_cosine": tf.math.divide_no_nan(
-            -tf.reduce_sum(update * gradient), update_norm * norm
-        ),
+        "gradient_max": tf.reduce_max(tf.abs(values)),
+        "zero_fraction": 1.0 - tf.math.divide_no_nan(nonzero, size),
+        "nonfinite": tf.reduce_sum(tf.cast(~tf.math.is_finite(values), tf.float32)),
+        "update_cosine": tf.math.divide_no_nan(-tf.reduce_sum(along * values), update_norm * norm),
     }
     for name in slot_names:
         slot = slots.get(name)
-        values[metadata.SLOT_PREFIX + name] = (
+        row[metadata.SLOT_PREFIX + name] = (
             tf.constant(NAN) if slot is None else tf.norm(tf.cast(slot.value, tf.float32))
         )
-    return tf.stack([values[s.name] for s in metadata.layer_statistics(slot_names)])
+    return tf.stack([row[s.name] for s in metadata.layer_statistics(slot_names)])
 
 
 def step_quantities(loss, step, skipped, global_norm):
@@ -62,7 +65,7 @@ def step_quantities(loss, step, skipped, global_norm):
         "loss": loss,
         "learning_rate": step.learning_rate,
         "gradient_norm": global_norm,
-        "clip_factor": step.clip_factor,
+        "clip_factor": step.reduced.clip_factor,
         "loss_scale": step.loss_scale,
         "skipped": skipped,
     }

@@ -42,17 +42,24 @@ class _InProcess(Outcome):
         super().__init__([{}], folder)
         self._replication = replication
         self._done = set()
+        self._references = {}
 
     def every(self, check, key):
-        from tests.distributed.checks import CHECKS
+        from tests.distributed import all_checks
 
         if check not in self._done:
             folder = self.folder / check
             folder.mkdir()
-            values = CHECKS[check](self._replication, folder)
+            values = all_checks()[check](self._replication, folder)
             self.processes[0] |= {f"{check}/{k}": np.asarray(v) for k, v in values.items()}
             self._done.add(check)
         return super().every(check, key)
+
+    def reference(self, name, compute):
+        """What `compute(replication)` returns; computed once."""
+        if name not in self._references:
+            self._references[name] = compute(self._replication)
+        return self._references[name]
 
 
 @pytest.fixture(scope="session")

@@ -10,18 +10,18 @@ import traceback
 import numpy as np
 
 import disttrain
-from tests.distributed.checks import CHECKS
+from tests.distributed import all_checks
 
 
 def main(kind, folder, *names):
     replication = disttrain.replication.resolve(kind)
     process = replication.topology.process
     results = {"topology": np.asarray([replication.replicas, process])}
-    for name in names or CHECKS:
+    for name in names or all_checks():
         own = os.path.join(folder, name)
         os.makedirs(own, exist_ok=True)
         try:
-            values = CHECKS[name](replication, own)
+            values = all_checks()[name](replication, own)
         except Exception:
             values = {"raised": traceback.format_exc()}
         results |= {f"{name}/{key}": np.asarray(value) for key, value in values.items()}

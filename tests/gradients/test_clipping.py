@@ -1,5 +1,8 @@
 """Clips: what they bound, what they leave alone, and what they refuse."""
 
+import hypothesis
+import hypothesis.extra.numpy as arrays
+import hypothesis.strategies as st
 import keras
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ def gradients(scale=1.0):
 
 
 def clip(rule, tensors):
-    clipped, factor = rule(tensors, norms_and_finite(tensors)[0])
+    clipped, factor = rule(tensors, norms_and_finite(tensors)[0], tensors)
     return [g.numpy() for g in clipped], float(factor)
 
 
@@ -107,3 +110,119 @@ def test_one_element_that_is_not_finite_is_found(bad, place, dtype):
     arrays[place].flat[3] = bad
     _, finite = norms_and_finite([tf.cast(a, dtype) for a in arrays])
     assert not bool(finite)
+
+
+def built(rule):
+    def add_variable(name, dtype, value, shape=()):
+        return keras.Variable(np.full(shape, value, dtype), trainable=False, name=name)
+
+    rule.build(add_variable)
+    return rule
+
+
+class TestAdaptiveClip:
+    """Brock et al. 2021, equation 3, unit by unit."""
+
+    def test_each_column_is_limited_by_the_norm_of_its_weights(self):
+        rng = np.random.default_rng(0)
+        weight = rng.standard_normal((4, 3)).astype(np.float32)
+        weight[:, 1] = 0
+        gradient = rng.standard_normal((4, 3)).astype(np.float32)
+        gradient[:, 2] *= 1e-4
+        rule = clipping.AdaptiveClip(0.1, epsilon=1e-2)
+        (clipped,), factor = rule(
+            [tf.constant(gradient)], norms_and_finite([tf.constant(gradient)])[0], [weight]
+        )
+        limits = 0.1 * np.maximum(np.linalg.norm(weight, axis=0), 1e-2)
+        norms = np.linalg.norm(gradient, axis=0)
+        expected = gradient * np.minimum(1, limits / norms)
+        np.testing.assert_allclose(clipped, expected, rtol=1e-5)
+        np.testing.assert_array_equal(clipped[:, 2], gradient[:, 2])
+        assert float(factor) == pytest.approx(whole([expected]) / whole([gradient]), rel=1e-5)
+
+    def test_a_filter_of_a_convolution_is_one_unit(self):
+        weight, gradient = np.ones((3, 3, 2, 5), np.float32), np.ones((3, 3, 2, 5), np.float32)
+        gradient[..., 4] = 100.0
+        rule = clipping.AdaptiveClip(1.0)
+        (clipped,), _ = rule([tf.constant(gradient)], tf.constant([1.0]), [weight])
+        np.testing.assert_allclose(clipped, np.ones_like(gradient), rtol=1e-6)
+
+    def test_a_vector_is_one_unit_and_one_of_zeros_can_move(self):
+        rule = clipping.AdaptiveClip(0.5, epsilon=0.1)
+        gradient = tf.constant([3.0, 4.0])
+        (clipped,), _ = rule([gradient], tf.constant([5.0]), [np.zeros(2, np.float32)])
+        np.testing.assert_allclose(clipped, [0.03, 0.04], rtol=1e-6)
+
+    def test_gradients_within_the_limit_keep_their_bits(self):
+        before = [tf.constant([[1e-3, 2e-3]])]
+        norms = norms_and_finite(before)[0]
+        clipped, factor = clipping.AdaptiveClip(1.0)(before, norms, [np.ones((1, 2), np.float32)])
+        np.testing.assert_array_equal(clipped[0], before[0])
+        assert float(factor) == 1.0
+
+
+class TestAutoClip:
+    """Seetharaman et al. 2020, algorithm 1."""
+
+    @pytest.mark.parametrize("percentile", [0.0, 10.0, 50.0, 100.0])
+    @pytest.mark.parametrize("window", [3, 20])
+    def test_the_limit_is_the_percentile_of_the_last_norms(self, percentile, window):
+        rule = built(clipping.AutoClip(percentile, window))
+        seen = []
+        for norm in np.random.default_rng(1).uniform(1, 10, 12).astype(np.float32):
+            seen.append(norm)
+            limit = np.percentile(seen[-window:], percentile)
+            clipped, factor = clip(rule, [tf.constant([norm, 0.0])])
+            assert whole(clipped) == pytest.approx(min(norm, limit), rel=1e-5)
+            assert factor == pytest.approx(min(1, limit / norm), rel=1e-5)
+
+    def test_a_norm_that_is_not_finite_does_not_enter_the_history(self):
+        rule = built(clipping.AutoClip(50.0, 4))
+        for norm in (1.0, float("inf"), 3.0):
+            _, factor = clip(rule, [tf.constant([norm])])
+        assert factor == pytest.approx(2.0 / 3.0)
+
+    @pytest.mark.parametrize("options", [{"percentile": -1}, {"percentile": 101}, {"window": 0}])
+    def test_settings_out_of_range_are_refused(self, options):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            clipping.AutoClip(**options)
+
+
+finite = st.floats(-(2.0**20), 2.0**20, width=32, allow_subnormal=False)
+tensors = arrays.arrays(np.float32, arrays.array_shapes(max_dims=2, max_side=4), elements=finite)
+limits = st.floats(2.0**-10, 2.0**10, width=32)
+checked = hypothesis.settings(max_examples=60, deadline=None)
+
+
+@checked
+@hypothesis.given(st.lists(tensors, min_size=1, max_size=3), limits)
+def test_no_global_norm_exceeds_its_limit_and_no_direction_turns(given, limit):
+    before = [tf.constant(array) for array in given]
+    clipped, factor = clip(clipping.ClipByGlobalNorm(limit), before)
+    assert whole(clipped) <= limit * (1 + 1e-5)
+    for array, after in zip(given, clipped, strict=True):
+        np.testing.assert_allclose(after, array * factor, rtol=1e-5, atol=1e-30)
+
+
+@checked
+@hypothesis.given(st.lists(tensors, min_size=1, max_size=3), limits)
+def test_no_norm_and_no_value_exceeds_its_limit(given, limit):
+    before = [tf.constant(array) for array in given]
+    for after in clip(clipping.ClipByNorm(limit), before)[0]:
+        assert np.linalg.norm(after.astype(np.float64)) <= limit * (1 + 1e-5)
+    for after in clip(clipping.ClipByValue(limit), before)[0]:
+        assert np.abs(after).max() <= np.float32(limit)
+
+
+@checked
+@hypothesis.given(st.lists(tensors, min_size=1, max_size=3), limits)
+def test_a_clip_factor_lies_between_zero_and_one(given, limit):
+    before = [tf.constant(array) for array in given]
+    for rule in CLIPS:
+        assert 0 <= clip(rule(limit), before)[1] <= 1 + 1e-6
+
+
+def test_new_clips_survive_serialization():
+    for rule in (clipping.AdaptiveClip(0.02, 0.1, True), clipping.AutoClip(5, 7, True)):
+        config = keras.saving.serialize_keras_object(rule)
+        assert keras.saving.deserialize_keras_object(config) == rule

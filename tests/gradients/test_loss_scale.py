@@ -93,6 +93,7 @@ def test_anything_else_is_refused(bad):
         {"backoff_factor": 0.0},
         {"minimum": 0.0},
         {"initial": 1.0, "minimum": 2.0},
+        {"hysteresis": 0},
     ],
 )
 def test_settings_outside_of_their_range_are_refused(options):
@@ -100,7 +101,23 @@ def test_settings_outside_of_their_range_are_refused(options):
         loss_scale.DynamicLossScale(**options)
 
 
+def test_hysteresis_tolerates_overflows_until_the_scale_has_grown():
+    scale = built(loss_scale.DynamicLossScale(16.0, growth_interval=2, hysteresis=2))
+    scale.after_overflow()
+    assert value(scale) == 16.0
+    scale.after_finite()
+    scale.after_overflow()
+    assert value(scale) == 8.0
+    scale.after_overflow()
+    assert value(scale) == 4.0
+    scale.after_finite()
+    scale.after_finite()
+    assert value(scale) == 8.0
+    scale.after_overflow()
+    assert value(scale) == 8.0
+
+
 def test_a_scale_survives_serialization():
-    scale = loss_scale.DynamicLossScale(4.0, 5, 3.0, 0.25, 0.5)
+    scale = loss_scale.DynamicLossScale(4.0, 5, 3.0, 0.25, 0.5, 3)
     config = keras.saving.serialize_keras_object(scale)
     assert keras.saving.deserialize_keras_object(config).get_config() == scale.get_config()

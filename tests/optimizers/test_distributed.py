@@ -183,7 +183,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(TypeError, match="clip must be"):
         disttrain.DistributedOptimizer(sgd(), clip=1.0)
     with pytest.raises(ValueError, match="gradient_accumulation_steps=2"):
-        disttrain.DistributedOptimizer(sgd(gradient_accumulation_steps=2))
+        disttrain.DistributedOptimizer(sgd(gradient_accumulation_steps=2), accumulate_steps=3)
     with pytest.raises(ValueError, match="loss_scale_factor"):
         disttrain.DistributedOptimizer(sgd(loss_scale_factor=2.0), loss_scale=4.0)
     with pytest.raises(ValueError, match="build"):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from disttrain.telemetry.slots import find_slots
+from disttrain.optimizers.slots import find_slots
 
 NAMES = {
     "SGD": ["momentum"],

@@ -1,0 +1,137 @@
+"""What `DistributedOptimizer` takes over from the optimizer that it wraps.
+
+Keras clips, scales and accumulates inside of an optimizer, on each replica before the sum. Each of
+these settings moves to the wrapper, which does it in the right order, and is cleared on the inner
+optimizer; a setting on both sides is an error, for twice is wrong.
+"""
+
+import functools
+
+import keras
+
+from disttrain.gradients import clipping, loss_scale
+
+
+def separate(inner, clip, scale, accumulate_steps):
+    """Separates an optimizer from what Keras would do before the reduction.
+
+    Args:
+        inner: A Keras optimizer; its settings are cleared.
+        clip: The clip asked for, or `None`.
+        scale: The loss scale asked for, as `disttrain.gradients.loss_scale.resolve` takes it.
+        accumulate_steps: The micro-batches asked for; 1 for none.
+
+    Returns:
+        `(inner, clip, loss_scale, accumulate_steps)`.
+
+    Raises:
+        TypeError: `inner` is no Keras optimizer, or `clip` no clip.
+        ValueError: A setting stands on both sides.
+    """
+    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+        if scale is not None:
+            raise ValueError(
+                "the optimizer is a LossScaleOptimizer and loss_scale is given too; give one"
+            )
+        scale = loss_scale.DynamicLossScale(
+            inner.initial_scale, growth_interval=inner.dynamic_growth_steps
+        )
+        inner = inner.inner_optimizer
+    if not isinstance(inner, keras.optimizers.Optimizer):
+        raise TypeError(
+            f"the optimizer must be a keras.optimizers.Optimizer or its name, not {inner!r}"
+        )
+    if clip is not None and not isinstance(clip, clipping.Clip):
+        raise TypeError(
+            f"clip must be a clip such as disttrain.ClipByGlobalNorm(1.0), not {clip!r}"
+        )
+
+    _only_one(inner, ("clipnorm", "global_clipnorm", "clipvalue"), "clip", clip)
+    clip = clipping.take_over(inner) if clip is None else clip
+    _only_one(inner, ("loss_scale_factor",), "loss_scale", scale)
+    if inner.loss_scale_factor is not None:
+        scale, inner.loss_scale_factor = inner.loss_scale_factor, None
+    given = None if accumulate_steps == 1 else accumulate_steps
+    _only_one(inner, ("gradient_accumulation_steps",), "accumulate_steps", given)
+    if inner.gradient_accumulation_steps:
+        if inner.built:
+            raise ValueError(
+                "the optimizer has accumulators of its own already; hand in one that is not built"
+            )
+        accumulate_steps, inner.gradient_accumulation_steps = (
+            inner.gradient_accumulation_steps,
+            None,
+        )
+    return inner, clip, loss_scale.resolve(scale), accumulate_steps
+
+
+def ema_overwrite_frequency(inner):
+    """Takes over how often the weights become their average; Keras does it where replicas part."""
+    frequency, inner.ema_overwrite_frequency = inner.ema_overwrite_frequency, None
+    return frequency
+
+
+def serialized(inner, ema_overwrite_frequency):
+    """The configuration of an optimizer as it was before `ema_overwrite_frequency` was taken."""
+    inner.ema_overwrite_frequency = ema_overwrite_frequency
+    try:
+        return keras.saving.serialize_keras_object(inner)
+    finally:
+        inner.ema_overwrite_frequency = None
+
+
+def silence(inner):
+    """Keeps Keras from summing what is reduced, and from passing over a wrong saved state."""
+    inner._all_reduce_sum_gradients = _already_reduced
+    inner.load_own_variables = functools.partial(_load_or_raise, inner)
+
+
+def same_variables(optimizer, variables, store):
+    """Raises a `ValueError` where a saved state has another number of variables."""
+    if len(store.keys()) != len(variables):
+        raise ValueError(
+            f"the saved state of the optimizer {optimizer.name!r} has {len(store.keys())} "
+            f"variables where it now has {len(variables)}; build it with the same inner optimizer, "
+            "loss scale and model before loading"
+        )
+
+
+def _only_one(inner, names, argument, value):
+    for name in names:
+        own = getattr(inner, name, None)
+        if own is not None and value is not None:
+            raise ValueError(
+                f"the optimizer has {name}={own!r} and {argument}={value!r} is given too; give one "
+                "of them, for twice is wrong"
+            )
+
+
+def _already_reduced(grads_and_vars):
+    return grads_and_vars
+
+
+def kept(store):
+    """The arrays of a saved state, which is closed once it has been read."""
+    return {key: store[key][()] for key in store.keys()}  # noqa: SIM118 - a group of HDF5
+
+
+def _load_or_raise(optimizer, store):
+    if not optimizer.built:
+        # Kept until the slots exist, which takes the variables that the model trains.
+        optimizer.loaded_before_build = kept(store)
+        return
+    same_variables(optimizer, optimizer.variables, store)
+    type(optimizer).load_own_variables(optimizer, store)
+
+
+def load_what_came_before_build(optimizer):
+    """Gives a newly built optimizer the state that was loaded before it had slots.
+
+    Raises:
+        ValueError: It does not fit.
+    """
+    store = getattr(optimizer, "loaded_before_build", None)
+    if store is not None:
+        del optimizer.loaded_before_build
+        same_variables(optimizer, optimizer.variables, store)
+        type(optimizer).load_own_variables(optimizer, store)

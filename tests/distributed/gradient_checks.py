@@ -1,0 +1,374 @@
+"""What happens between the gradient and the weight, computed under every replication.
+
+See `checks.py`, which these functions are listed beside.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import disttrain
+from disttrain.replication.horovod import Horovod
+from tests.distributed import checks
+
+#: Every optimizer that Keras has for the TensorFlow backend, with settings that move the weights.
+OPTIMIZERS = {
+    "SGD": {"learning_rate": 0.1},
+    "SGD-nesterov": {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True},
+    "SGD-ema": {"learning_rate": 0.1, "use_ema": True, "ema_overwrite_frequency": 4},
+    "Adam": {"learning_rate": 0.01},
+    "Adam-amsgrad": {"learning_rate": 0.01, "amsgrad": True},
+    "AdamW": {"learning_rate": 0.01, "weight_decay": 0.1},
+    "Adamax": {"learning_rate": 0.01},
+    "Nadam": {"learning_rate": 0.01},
+    "RMSprop": {"learning_rate": 0.01, "momentum": 0.5, "centered": True},
+    "Adagrad": {"learning_rate": 0.05},
+    "Adadelta": {"learning_rate": 1.0},
+    "Adafactor": {"learning_rate": 0.01},
+    "Ftrl": {"learning_rate": 0.05},
+    "Lion": {"learning_rate": 0.003},
+    "Lamb": {"learning_rate": 0.01},
+    "Muon": {"learning_rate": 0.01},
+    "LossScaleOptimizer": {},
+}
+
+
+def keras_optimizer(name):
+    if name == "LossScaleOptimizer":
+        inner = keras.optimizers.SGD(0.1, momentum=0.9)
+        return keras.optimizers.LossScaleOptimizer(inner, initial_scale=64.0)
+    return getattr(keras.optimizers, name.partition("-")[0])(**OPTIMIZERS[name])
+
+
+def short(replication, optimizer, epochs=1, rows=21, model=checks.build, data=None, **options):
+    """A short training with a last batch that does not divide; weights and loss."""
+    made = checks.trainer(replication, model, optimizer, **options)
+    examples = data or tf.data.Dataset.from_tensor_slices(checks.data(rows)).batch(checks.BATCH)
+    history = made.fit(examples, epochs=epochs, verbose=0)
+    return made, {
+        "weights": checks.flat(made.model.trainable_variables),
+        "loss": history.history["loss"],
+        "iterations": made.optimizer.iterations.numpy(),
+    }
+
+
+def optimizer_check(name):
+    def check(replication, folder):
+        return short(replication, keras_optimizer(name), epochs=2)[1]
+
+    return check
+
+
+def plain(name):
+    """The optimizer's numbers from Keras alone, on one device with whole batches."""
+    model = checks.build()
+    optimizer = keras_optimizer(name)
+    model.compile(optimizer, checks.loss(), auto_scale_loss=False)
+    examples = tf.data.Dataset.from_tensor_slices(checks.data(21)).batch(checks.BATCH)
+    model.fit(examples, epochs=2, verbose=0)
+    return checks.flat(model.trainable_variables)
+
+
+def accumulate(replication, folder):
+    """Three batches of 4 make one update; 41 examples leave 5, in batches of 4 and 1."""
+    examples = tf.data.Dataset.from_tensor_slices(checks.data(41)).batch(4)
+    options = {"data": examples, "accumulate_steps": 3, "steps_per_execution": 2}
+    return short(replication, "adam", epochs=2, **options)[1]
+
+
+def accumulate_by_hand(replication, folder):
+    """Calls of `apply` with other gradients on each replica and in each micro-step."""
+    with replication.scope():
+        variable = keras.Variable(np.zeros(1, np.float32))
+        optimizer = disttrain.DistributedOptimizer(
+            keras.optimizers.SGD(1.0), accumulate_steps=3, replication=replication
+        )
+        optimizer.build([variable])
+    first = replication.topology.first_replica
+    parts = [tf.constant(float(first + i + 1)) for i in range(replication.topology.local_replicas)]
+
+    @tf.function(autograph=False)
+    def step(factor):
+        replication.run(lambda part: optimizer.apply([part[None] * factor], [variable]), parts)
+
+    @tf.function(autograph=False)
+    def flush():
+        replication.run(lambda part: optimizer.flush(), parts)
+
+    seen = []
+    for factor in (1.0, 2.0, 6.0, 5.0, 7.0):
+        step(tf.constant(factor))
+        seen.append(variable.numpy()[0])
+    for _ in range(2):
+        flush()
+        seen.append(variable.numpy()[0])
+    return {"seen": seen, "iterations": optimizer.iterations.numpy()}
+
+
+def compressed(kind, groups=1):
+    def check(replication, folder):
+        inner = keras.optimizers.SGD(0.05, momentum=0.9)
+        wrapped = disttrain.DistributedOptimizer(inner, compression=kind, groups=groups)
+        return short(replication, wrapped, epochs=3)[1]
+
+    return check
+
+
+def embedding(sparse_as_dense):
+    """Repeated words, so that gradients hold rows several times, on one replica and across them."""
+
+    def model():
+        return keras.Sequential(
+            [
+                keras.Input((5,), dtype="int32"),
+                keras.layers.Embedding(
+                    20, 4, embeddings_initializer=keras.initializers.GlorotUniform(1)
+                ),
+                keras.layers.GlobalAveragePooling1D(),
+                keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(2)),
+            ]
+        )
+
+    def check(replication, folder):
+        rng = np.random.default_rng(0)
+        words = rng.integers(0, 6, (21, 5)).astype(np.int32)
+        labels = rng.integers(0, 3, 21).astype(np.int32)
+        examples = tf.data.Dataset.from_tensor_slices((words, labels)).batch(checks.BATCH)
+        inner = keras.optimizers.SGD(0.5)
+        wrapped = disttrain.DistributedOptimizer(
+            inner, clip=disttrain.ClipByGlobalNorm(0.05), sparse_as_dense=sparse_as_dense
+        )
+        logdir = f"{folder}/run"
+        return short(replication, wrapped, model=model, data=examples, logdir=logdir)[1]
+
+    return check
+
+
+def adasum(replication, folder):
+    """Orthogonal gradients are added, parallel ones averaged."""
+    count = replication.replicas
+    across = np.zeros((2, 4), np.float32)
+    across[0] = [1, 0, 0, 0]
+    across[1] = [0, 2, 0, 0]
+    results = {}
+    for name, vectors in (
+        ("orthogonal", np.concatenate([across, np.zeros((count, 4), np.float32)])[:count]),
+        ("parallel", np.tile(np.float32([[1, 2, 0, 0]]), (count, 1))),
+    ):
+        with replication.scope():
+            variable = keras.Variable(np.zeros(4, np.float32))
+            optimizer = disttrain.DistributedOptimizer(
+                keras.optimizers.SGD(1.0), reduction="adasum", replication=replication
+            )
+            optimizer.build([variable])
+        first = replication.topology.first_replica
+        local = range(replication.topology.local_replicas)
+        parts = [tf.constant(vectors[first + i]) for i in local]
+        results[name] = _applied(replication, optimizer, variable, parts)
+    return results
+
+
+def _applied(replication, optimizer, variable, parts):
+    tf.function(
+        lambda: replication.run(lambda part: optimizer.apply([part], [variable]), parts),
+        autograph=False,
+    )()
+    return variable.numpy()
+
+
+def adasum_training(replication, folder):
+    inner = keras.optimizers.SGD(0.05)
+    wrapped = disttrain.DistributedOptimizer(inner, reduction="adasum", loss_scale=16.0)
+    return short(replication, wrapped, epochs=3)[1]
+
+
+def clipped(name):
+    def check(replication, folder):
+        clip = {
+            "by-value": disttrain.ClipByValue(0.01),
+            "by-norm": disttrain.ClipByNorm(0.05),
+            "adaptive": disttrain.AdaptiveClip(0.02),
+            "auto": disttrain.AutoClip(30.0, window=4),
+        }[name]
+        made, result = short(
+            replication, keras.optimizers.SGD(0.1), epochs=3, clip=clip, loss_scale=8.0
+        )
+        return {**result, "frequency": made.optimizer.clip_frequency()}
+
+    return check
+
+
+def clip_before_the_sum(replication, folder):
+    """With the limit 1, gradients of 10, -2 and 0 become 1, -1 and 0, and their mean is 0."""
+    clip = disttrain.ClipByGlobalNorm(1.0, before_reduce=True)
+    return checks.apply_once(replication, checks.different(replication), clip=clip, loss_scale=4.0)
+
+
+def local_variables(replication, folder):
+    """One variable is reduced, the other each replica keeps for itself."""
+    with replication.scope():
+        shared, own = (keras.Variable(np.zeros(1, np.float32), name=n) for n in ("shared", "own"))
+        optimizer = disttrain.DistributedOptimizer(
+            keras.optimizers.SGD(1.0),
+            local_variables=["*own*"],
+            reduction="sum",
+            clip=disttrain.ClipByGlobalNorm(100.0),
+            replication=replication,
+        )
+        optimizer.build([shared, own])
+    first = replication.topology.first_replica
+    parts = [tf.constant([float(first + i + 1)]) for i in range(len(local_parts(replication)))]
+    tf.function(
+        lambda: replication.run(lambda g: optimizer.apply([g, g], [shared, own]), parts),
+        autograph=False,
+    )()
+    strategy = getattr(replication, "strategy", None)
+    values = strategy.experimental_local_results(own.value) if strategy else [own.value]
+    return {"shared": shared.numpy()[0], "own": np.asarray([value.numpy()[0] for value in values])}
+
+
+def local_parts(replication):
+    return [None] * replication.topology.local_replicas
+
+
+def random_faults(replication, folder):
+    """Fifty steps, in some of which one element on one replica is NaN or infinite."""
+    rng = np.random.default_rng(11)
+    replicas = replication.replicas
+    with replication.scope():
+        variables = [keras.Variable(np.zeros(3, np.float32)) for _ in range(4)]
+        optimizer = disttrain.DistributedOptimizer(
+            keras.optimizers.SGD(1.0),
+            loss_scale=disttrain.DynamicLossScale(4.0, growth_interval=1000),
+            clip=disttrain.ClipByGlobalNorm(1e6),
+            replication=replication,
+        )
+        optimizer.build(variables)
+    first = replication.topology.first_replica
+
+    @tf.function(autograph=False)
+    def step(gradients):
+        parts = [gradients[first + i] for i in range(replication.topology.local_replicas)]
+        replication.run(lambda part: optimizer.apply(tf.unstack(part), variables), parts)
+
+    wrong = 0
+    expected = np.zeros((4, 3))
+    for _ in range(50):
+        scale = float(optimizer.current_loss_scale())
+        gradients = rng.standard_normal((replicas, 4, 3)).astype(np.float32)
+        faulty = rng.random() < 0.5
+        sent = gradients * scale
+        if faulty:
+            place = tuple(rng.integers(0, size) for size in sent.shape)
+            sent[place] = rng.choice([np.nan, np.inf, -np.inf])
+        before = [v.numpy() for v in variables]
+        iterations = int(optimizer.iterations.numpy())
+        step(tf.constant(sent))
+        if faulty:
+            same = all(np.array_equal(v.numpy(), b) for v, b in zip(variables, before, strict=True))
+            wrong += not same or int(optimizer.iterations.numpy()) != iterations
+        else:
+            expected -= gradients.mean(axis=0)
+    values = np.stack([v.numpy() for v in variables])
+    return {"wrong": wrong, "values": values, "expected": expected}
+
+
+def too_many_skips(replication, folder):
+    x, y = checks.data(32)
+    x[:] = np.nan
+    inner = disttrain.DistributedOptimizer(keras.optimizers.SGD(0.1), max_skipped=3)
+    try:
+        made = checks.trainer(replication, optimizer=inner)
+        made.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(8), verbose=0)
+    except RuntimeError as error:
+        return {"error": str(error)}
+    return {"error": ""}
+
+
+def sync_batch_normalization(replication, folder):
+    """The last batch of 41 leaves replicas empty, which borrow a row that must not count."""
+
+    def model():
+        init = keras.initializers.GlorotUniform
+        return keras.Sequential(
+            [
+                keras.Input((checks.FEATURES,)),
+                keras.layers.Dense(8, kernel_initializer=init(1)),
+                disttrain.layers.SyncBatchNormalization(),
+                keras.layers.Dense(checks.CLASSES, kernel_initializer=init(2)),
+            ]
+        )
+
+    made, result = short(replication, "sgd", epochs=2, rows=41, model=model)
+    return {**result, "state": checks.flat(made.model.non_trainable_variables)}
+
+
+def model_fit(replication, folder):
+    """`Model.fit` with this process's part of each global batch."""
+    x, y = checks.data(48)
+    topology = replication.topology
+    rows = np.arange(48).reshape(-1, 12)
+    if getattr(replication, "strategy", None) is None:
+        rows = np.array_split(rows, topology.processes, axis=1)[topology.process]
+    examples = tf.data.Dataset.from_tensor_slices((x[rows.ravel()], y[rows.ravel()]))
+    keras.utils.set_random_seed(topology.process)
+    with replication.scope():
+        model = keras.Sequential([keras.Input((checks.FEATURES,)), keras.layers.Dense(3)])
+        model.set_weights([w * 0 + 0.1 * (topology.process + 1) for w in model.get_weights()])
+        optimizer = disttrain.DistributedOptimizer(
+            keras.optimizers.SGD(0.5, momentum=0.9),
+            clip=disttrain.ClipByGlobalNorm(0.5),
+            loss_scale="dynamic",
+        )
+        model.compile(optimizer, checks.loss(), metrics=["accuracy"], auto_scale_loss=False)
+    try:
+        history = model.fit(
+            examples.batch(rows.shape[1]),
+            epochs=3,
+            verbose=0,
+            validation_data=examples.batch(rows.shape[1]),
+            callbacks=[
+                disttrain.callbacks.BroadcastVariables(),
+                disttrain.callbacks.MetricAverage(),
+                disttrain.callbacks.FlushAccumulation(),
+            ],
+        )
+    except ValueError as error:
+        return {"error": str(error)}
+    return {"weights": checks.flat(model.trainable_variables), **history.history}
+
+
+def process_sets(replication, folder):
+    """Ranks 0 and 1 train one model, the others each their own, at the same time."""
+    if replication.name != "horovod":
+        return train_in(replication)
+    rank, count = replication.topology.process, replication.replicas
+    groups = [[0, 1], *([other] for other in range(2, count))]
+    own = next(group for group in groups if rank in group)
+    return train_in(Horovod(own, groups))
+
+
+def train_in(replication):
+    return short(replication, "sgd", epochs=2, rows=41)[1]
+
+
+CHECKS = {
+    **{f"optimizer-{name}": optimizer_check(name) for name in OPTIMIZERS},
+    "accumulate": accumulate,
+    "accumulate-by-hand": accumulate_by_hand,
+    "compression-fp16": compressed("fp16"),
+    "compression-bf16": compressed("bf16"),
+    "groups": compressed(None, groups=3),
+    "sparse": embedding(sparse_as_dense=False),
+    "sparse-as-dense": embedding(sparse_as_dense=True),
+    "adasum": adasum,
+    "adasum-training": adasum_training,
+    **{f"clip-{name}": clipped(name) for name in ("by-value", "by-norm", "adaptive", "auto")},
+    "clip-before-the-sum": clip_before_the_sum,
+    "local-variables": local_variables,
+    "random-faults": random_faults,
+    "too-many-skips": too_many_skips,
+    "sync-batch-normalization": sync_batch_normalization,
+    "model-fit": model_fit,
+    "process-sets": process_sets,
+}
