@@ -18,7 +18,16 @@ _HOMES = {
     "AutoClip": "disttrain.gradients.clipping",
     "DynamicLossScale": "disttrain.gradients.loss_scale",
 }
-_MODULES = ("callbacks", "data", "gradients", "layers", "optimizers", "replication", "telemetry")
+_MODULES = (
+    "callbacks",
+    "data",
+    "gradients",
+    "layers",
+    "optimizers",
+    "replication",
+    "schedules",
+    "telemetry",
+)
 
 __all__ = sorted([*_HOMES, *_MODULES])
 __version__ = "0.1.0"
@@ -40,8 +49,8 @@ def __dir__():
 
 if "keras" in sys.modules:
     # So that keras.models.load_model knows the names in what disttrain has saved.
-    importlib.import_module("disttrain.optimizers.distributed")
-    importlib.import_module("disttrain.layers")
+    for _name in ("layers", "optimizers", "schedules"):
+        importlib.import_module(f"disttrain.{_name}")
 
 if os.environ.get("TF_CONFIG") and os.path.basename(sys.argv[0]) != "disttrain":
     importlib.import_module("disttrain.replication.startup").join()

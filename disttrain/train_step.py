@@ -105,14 +105,21 @@ class TrainStep:
         return tf.cond(optional.has_value(), run, lambda: tf.constant(0))
 
     def _on_replica(self, part, total, fingerprint):
+        again = SecondPass(self._task.model) if self._task.optimizer.two_gradients else None
         gradients, extras, total = self._local_step(part, total, fingerprint)
         to_mean = total / tf.maximum(extras[1], 1.0)
-        self._apply(gradients, self.variables, extras, total, to_mean)
+        recompute = None
+        if again is not None:
+            batch, local = part
+            scale = self._task.optimizer.current_loss_scale()
+            recompute = again.begin(lambda: self._gradients(batch, local, total, scale)[2])
+        self._apply(gradients, self.variables, extras, total, to_mean, recompute)
 
     def _accumulate_on_replica(self, part, total, fingerprint):
         gradients, extras, total = self._local_step(part, total, fingerprint)
         optimizer = self._task.optimizer
-        gradients, self._having_gradients = optimizer.with_gradients(gradients, self.variables)
+        present = optimizer.missing.leave_out(gradients, self.variables)
+        gradients, self._having_gradients = present
         optimizer.accumulate(gradients, self._having_gradients, weight=total)
         loss, rows, fingerprint, *terms = extras
         weighted = [loss * total, rows, fingerprint, *(term * total for term in terms)]
@@ -151,10 +158,15 @@ class TrainStep:
         terms = shares if self._task.losses.names else []
         return gradients, [loss, rows.local, fingerprint, *terms], total
 
-    def _apply(self, gradients, variables, extras, total, to_mean):
+    def _apply(self, gradients, variables, extras, total, to_mean, recompute=None):
         fingerprint = extras[2]
         (loss, _, fingerprints, *terms), _ = self._task.optimizer.apply_shares(
-            gradients, variables, extras=extras, observer=self._probe, share_to_mean=to_mean
+            gradients,
+            variables,
+            extras=extras,
+            observer=self._probe,
+            share_to_mean=to_mean,
+            recompute=recompute,
         )
         if self._replication.is_first_local_replica():
             self._count([loss, *terms], total)
@@ -242,3 +254,36 @@ def global_loss(task, y, y_pred, sample_weight, rows, shared):
     if added:
         total += tf.add_n(added) * (rows.local / rows.total)
     return total, shares
+
+
+class SecondPass:
+    """Lets a second pass over a batch see the random numbers of the first, and leave no trace.
+
+    Args:
+        model: The model, before the first pass; in replica context.
+    """
+
+    def __init__(self, model):
+        self._state = model.non_trainable_variables
+        self._at_first = [tf.identity(variable.value) for variable in self._state]
+
+    def begin(self, gradients):
+        """Notes the state after the first pass.
+
+        Args:
+            gradients: Computes gradients at the present weights.
+
+        Returns:
+            A function that does so, with the state of the first pass before and after.
+        """
+        after = [tf.identity(variable.value) for variable in self._state]
+
+        def again():
+            for variable, value in zip(self._state, self._at_first, strict=True):
+                variable.assign(value)
+            found = gradients()
+            for variable, value in zip(self._state, after, strict=True):
+                variable.assign(value)
+            return found
+
+        return again

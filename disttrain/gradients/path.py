@@ -86,6 +86,16 @@ class GradientPath:
         factor = tf.where(finite, factor, 1.0)
         return Reduced(gradients, clipped, norms, finite, factor, extras)
 
+    def reduce(self, replication, gradients, variables, extras=()):
+        """Reduces gradients without clip or scale; in replica context.
+
+        Returns:
+            `(gradients, extras, finite)` over all replicas.
+        """
+        gradients = self._reduction.prepare(gradients)
+        gradients, extras, _, finite = self._reduce(replication, gradients, variables, list(extras))
+        return gradients, extras, finite
+
     def _clip_before(self, gradients, variables, to_mean):
         means = [sparse.scaled(g, to_mean) for g in gradients]
         norms, finite = norms_and_finite(means)

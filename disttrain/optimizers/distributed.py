@@ -6,7 +6,6 @@ speak to each other is the replication's; what the inner optimizer does with a g
 
 import dataclasses
 import fnmatch
-import warnings
 
 import keras
 import tensorflow as tf
@@ -16,6 +15,7 @@ from disttrain.gradients.accumulation import Accumulator
 from disttrain.gradients.path import GradientPath, Reduced
 from disttrain.gradients.reduction import Reduction
 from disttrain.optimizers import skips, taking_over
+from disttrain.optimizers.missing import MissingGradients, some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +109,17 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         self.accumulate_steps = self.accumulator.steps
         self.max_skipped = max_skipped
         self.local_variables = tuple(local_variables)
+        if self.two_gradients and (self.accumulate_steps > 1 or self.local_variables):
+            given = "local_variables" if self.local_variables else f"{accumulate_steps=}"
+            raise ValueError(
+                f"{inner.name!r} takes two gradients of each batch, which does not go with {given}"
+            )
         self._path = GradientPath(self.reduction, clip, self.is_local)
         self._wanted_replication = replication
         self._replication = None
         self._state = []
         self._scale_is_built = False
-        self._warned = False
+        self.missing = MissingGradients()
         self._loaded = None
         # Callbacks such as SwapEMAWeights look for these on the optimizer of the model.
         self.use_ema = inner.use_ema
@@ -152,6 +157,11 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, value):
         self.inner.learning_rate = value
+
+    @property
+    def two_gradients(self):
+        """Whether a step needs a second gradient at perturbed weights, as `SAM` does."""
+        return getattr(self.inner, "two_gradients", False)
 
     def rewrapped(self, inner, replication):
         """A new wrapper with the same settings around another optimizer.
@@ -247,7 +257,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             factor *= tf.distribute.get_strategy().num_replicas_in_sync
         return loss * tf.cast(factor, loss.dtype)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads, trainable_variables=None, recompute=None):
         """Reduces the gradients over all replicas and makes one update.
 
         With `accumulate_steps=k` only each k-th call does that; the others add the gradients up on
@@ -257,15 +267,18 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             grads: This replica's gradients of the scaled loss; dense tensors, `IndexedSlices` or
                 `None`. Called in replica context by every replica.
             trainable_variables: Their variables; by default those the optimizer was built with.
+            recompute: For an inner optimizer with `two_gradients`: a function without arguments
+                that returns the gradients of the same batch at the weights of then.
 
         Raises:
-            ValueError: Every gradient is `None`, their number does not fit the variables, or a
-                variable is not one that the optimizer was built with.
+            ValueError: Every gradient is `None`, their number does not fit the variables, a
+                variable is not one that the optimizer was built with, or `recompute` is missing.
         """
         variables = self._variables_or_built(trainable_variables)
-        gradients, variables = self.with_gradients(list(grads), variables)
+        recompute = self.missing.leave_out_of(recompute, variables)
+        gradients, variables = self.missing.leave_out(list(grads), variables)
         if self.accumulate_steps == 1:
-            self._apply_means(gradients, variables)
+            self._apply_means(gradients, variables, recompute)
             return
         count = self.accumulate(gradients, variables)
         self.replication.cond(
@@ -291,9 +304,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         gradients, _ = self.accumulator.take(variables)
         self._apply_means(gradients, variables)
 
-    def _apply_means(self, gradients, variables):
+    def _apply_means(self, gradients, variables, recompute=None):
         divisor = self.replication.replicas if self.reduction.kind == "mean" else 1
-        self.apply_shares(gradients, variables, divisor=divisor)
+        self.apply_shares(gradients, variables, divisor=divisor, recompute=recompute)
 
     def accumulate(self, gradients, variables, weight=1.0):
         """Adds a micro-batch's gradients on this replica; see `Accumulator.add`."""
@@ -301,7 +314,14 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         return self.accumulator.add(gradients, variables, weight)
 
     def apply_shares(
-        self, grads, variables, divisor=1, extras=(), observer=None, share_to_mean=1.0
+        self,
+        grads,
+        variables,
+        divisor=1,
+        extras=(),
+        observer=None,
+        share_to_mean=1.0,
+        recompute=None,
     ):
         """Sums each replica's share of the gradients, and makes one update.
 
@@ -314,6 +334,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                 first replica of a process around the update; see `disttrain.telemetry`.
             share_to_mean: What turns a share into the mean over this replica's examples, a scalar;
                 clips before the reduction, `"sum"` and `"adasum"` look at means.
+            recompute: As for `apply`; it returns shares.
 
         Returns:
             `(sums, finite)`: the reduced extras, a list, and whether the update was applied.
@@ -322,17 +343,18 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             ValueError: As for `apply`.
         """
         self._build_if_needed(variables)
-        grads, variables = self.with_gradients(grads, variables)
+        recompute = self.missing.leave_out_of(recompute, variables)
+        grads, variables = self.missing.leave_out(grads, variables)
         scale = self.current_loss_scale()
-        reduced = self._path(
-            self.replication,
-            grads,
-            variables,
-            extras,
-            scale if self.loss_scale is not None else None,
-            divisor,
-            share_to_mean,
-        )
+        settings = {
+            "scale": scale if self.loss_scale is not None else None,
+            "divisor": divisor,
+            "share_to_mean": share_to_mean,
+        }
+        if self.two_gradients:
+            reduced = self._second(grads, variables, extras, recompute, settings)
+        else:
+            reduced = self._path(self.replication, grads, variables, extras, **settings)
         if not self.replication.is_first_local_replica():
             observer = None
         rate = tf.cast(tf.convert_to_tensor(self.inner.learning_rate), tf.float32)
@@ -346,6 +368,21 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         if observer:
             observer.after(state, Step(variables, reduced, scale, rate))
         return reduced.extras, reduced.finite
+
+    def _second(self, grads, variables, extras, recompute, settings):
+        """The reduced gradients at the weights to which the first gradients have led."""
+        if recompute is None:
+            raise ValueError(
+                f"{self.inner.name!r} takes two gradients of each batch: hand in recompute, a "
+                "function that returns the gradients at the weights of then, or use "
+                "disttrain.Trainer"
+            )
+        first, extras, finite = self._path.reduce(self.replication, grads, variables, extras)
+        saved = self.inner.perturb(first, variables, finite)
+        second = recompute()
+        self.inner.restore(variables, saved)
+        reduced = self._path(self.replication, second, variables, [], **settings)
+        return dataclasses.replace(reduced, finite=reduced.finite & finite, extras=extras)
 
     def is_local(self, variable):
         """Whether each replica keeps this variable for itself."""
@@ -403,32 +440,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         unknown = [getattr(v, "path", v.name) for v in variables if id(v) not in known]
         if unknown:
             raise ValueError(
-                f"the optimizer was not built with {_some(unknown)}; build a new one with all "
+                f"the optimizer was not built with {some(unknown)}; build a new one with all "
                 "variables that are to be trained"
             )
-
-    def with_gradients(self, gradients, variables):
-        """The gradients that are not `None`, and their variables; warns once about the others.
-
-        Raises:
-            ValueError: As for `apply`.
-        """
-        if len(gradients) != len(variables):
-            raise ValueError(f"there are {len(gradients)} gradients for {len(variables)} variables")
-        missing = [v.path for g, v in zip(gradients, variables, strict=True) if g is None]
-        if len(missing) == len(variables):
-            raise ValueError(
-                f"no variable has a gradient ({_some(missing)}); does the loss depend on the model?"
-            )
-        if missing and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{len(missing)} of {len(variables)} trainable variables have no gradient and will "
-                f"not be trained: {_some(missing)}",
-                stacklevel=4,
-            )
-        pairs = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
-        return [g for g, _ in pairs], [v for _, v in pairs]
 
     def update_step(self, gradient, variable, learning_rate):
         """Left to the inner optimizer; `apply` does not call it here."""
@@ -479,8 +493,3 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
 
 def _nothing(*args):
     return None
-
-
-def _some(names, most=5):
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

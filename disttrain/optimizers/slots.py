@@ -17,8 +17,17 @@ def find_slots(optimizer, variables):
         A list with one dictionary for each variable, from slot name (`"momentum"`, `"velocity"`)
         to `keras.Variable`.
     """
+    slots = {id(variable): {} for variable in optimizer._trainable_variables}
+    while optimizer is not None:
+        _collect(optimizer, slots)
+        # Wrappers such as Lookahead keep some slots, and the optimizer inside of them the others.
+        optimizer = getattr(optimizer, "inner", None)
+    return [slots.get(id(variable), {}) for variable in variables]
+
+
+def _collect(optimizer, slots):
+    """Adds the slots that one optimizer keeps itself."""
     built = list(optimizer._trainable_variables)
-    slots = {id(variable): {} for variable in built}
     for attribute, entries in vars(optimizer).items():
         if attribute in ("_trainable_variables", "_variables") or not isinstance(entries, list):
             continue
@@ -28,7 +37,6 @@ def find_slots(optimizer, variables):
             if _is_variable(entry) and entry is not variable:
                 name = _slot_name(entry, variable) or attribute.strip("_").rstrip("s")
                 slots[id(variable)].setdefault(name, entry)
-    return [slots.get(id(variable), {}) for variable in variables]
 
 
 def _is_variable(entry):
