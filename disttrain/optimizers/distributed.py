@@ -170,9 +170,8 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             inner: A Keras optimizer.
             replication: A `Replication`.
         """
-        settings = self.get_config()
-        for key in ("inner", "name"):
-            del settings[key]
+        settings = self._own_config()
+        del settings["name"]
         settings |= {
             "clip": self.clip,
             "loss_scale": self.loss_scale,
@@ -465,10 +464,13 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             variable.assign(store[variable.name])
 
     def get_config(self):
+        inner = taking_over.serialized(self.inner, self.ema_overwrite_frequency)
+        return {**self._own_config(), "inner": inner}
+
+    def _own_config(self):
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
-            "inner": taking_over.serialized(self.inner, self.ema_overwrite_frequency),
             "clip": serialize(self.clip) if self.clip else None,
             "loss_scale": serialize(self.loss_scale) if self.loss_scale else None,
             "accumulate_steps": self.accumulate_steps,

@@ -205,3 +205,22 @@ def test_only_missing_gradients_are_an_error_and_some_a_single_warning():
 def test_the_private_method_that_is_replaced_still_exists():
     """Keras sums gradients over the replicas there; where it moves, everything is summed twice."""
     assert callable(keras.optimizers.Optimizer._all_reduce_sum_gradients)
+
+
+def test_an_object_that_cannot_be_serialized_trains_on_one_device():
+    class Descent:
+        """The old way: anything that can apply gradients to variables."""
+
+        def apply_gradients(self, gradients, variables):
+            for gradient, variable in zip(gradients, variables, strict=True):
+                variable.assign_sub(0.1 * gradient)
+
+    made = checks.trainer("single", optimizer=disttrain.optimizers.from_legacy(Descent()))
+    expected = checks.trainer("single", optimizer=keras.optimizers.SGD(0.1))
+    for one in (made, expected):
+        one.fit(checks.dataset(19), epochs=2, verbose=0)
+    np.testing.assert_allclose(
+        checks.flat(made.model.trainable_variables),
+        checks.flat(expected.model.trainable_variables),
+        atol=1e-6,
+    )
