@@ -24,26 +24,26 @@ class TrainingLoop:
 
     Args:
         task: A built `disttrain.task.Task`.
-        step: A `disttrain.train_step.TrainStep`.
+        current_step: Returns the `TrainStep` and its `Probe`, or `None` for the latter; another one
+            once a callback has switched the optimizer.
         feed: The `disttrain.data.Feed`.
         callbacks: A `keras.callbacks.CallbackList`.
         progress: A `disttrain.progress.Progress`.
         log: A `disttrain.telemetry.log.RunLog`.
-        probe: The `disttrain.telemetry.probe.Probe` of the step, or `None`.
 
     Attributes:
         examples: Examples of the current epoch so far.
     """
 
-    def __init__(self, task, step, feed, callbacks, progress, log, probe):
+    def __init__(self, task, current_step, feed, callbacks, progress, log):
         self._task = task
         self._replication = task.replication
-        self._step = step
+        self._current_step = current_step
+        self._step, self._probe = current_step()
         self._feed = feed
         self._callbacks = callbacks
         self._progress = progress
         self._log = log
-        self._probe = probe
         self._several = self._replication.topology.processes > 1
         self._watched = callbacks_module.watch_batches(callbacks.callbacks)
         self._iterator = None
@@ -62,7 +62,8 @@ class TrainingLoop:
             ValueError: There was no batch.
             RuntimeError: Processes read different batches, or the loss was never finite.
         """
-        step, feed, model = self._step, self._feed, self._task.model
+        feed, model = self._feed, self._task.model
+        step = self._follow_switch()
         step.reset()
         self._task.reset_metrics()
         self._callbacks.on_epoch_begin(epoch)
@@ -73,10 +74,11 @@ class TrainingLoop:
         every = self._interval()
         done = shown = 0
         while feed.steps is None or done < feed.steps:
+            self._callbacks.on_train_batch_begin(done)
+            step = self._follow_switch()
             wanted = step.batches_per_execution
             if feed.steps is not None:
                 wanted = min(wanted, feed.steps - done)
-            self._callbacks.on_train_batch_begin(done)
             made = self._execute(wanted)
             if made == 0:
                 break
@@ -106,9 +108,18 @@ class TrainingLoop:
         self._log.scalars(self._scalars())
         return dict(self._logs)
 
+    def _follow_switch(self):
+        """Goes over to the step of another optimizer, in the middle of an epoch too."""
+        step, probe = self._current_step()
+        if step is not self._step:
+            self._log.read(self._probe)
+            step.go_on_from(self._step)
+            self._step, self._probe = step, probe
+        return step
+
     def learning_rate(self):
-        """The learning rate of the next step, a float."""
-        rate = self._task.optimizer.learning_rate
+        """The learning rate of the next step, a float; NaN where the optimizer has none."""
+        rate = getattr(self._task.optimizer, "learning_rate", float("nan"))
         return float(rate.numpy() if hasattr(rate, "numpy") else rate)
 
     def _execute(self, wanted):
@@ -147,9 +158,13 @@ class TrainingLoop:
 
     def _scalars(self):
         """What TensorBoard's own pages get at the end of an epoch; the probe writes the rest."""
-        if self._probe is not None:
-            return {name: value for name, value in self._logs.items() if name != "loss"}
-        return {**self._logs, "learning_rate": self.learning_rate()}
+        optimizer, scalars = self._task.optimizer, dict(self._logs)
+        if optimizer.clip is not None:
+            scalars["clip_frequency"] = optimizer.clip_frequency()
+        if self._probe is None:
+            return {**scalars, "learning_rate": self.learning_rate()}
+        del scalars["loss"]
+        return scalars
 
     def _agree_on_learning_rate(self):
         """Takes over the chief's learning rate where a callback has set it there alone."""

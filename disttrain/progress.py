@@ -1,5 +1,6 @@
 """What a person sees of a training: one bar on a terminal, one line an epoch elsewhere."""
 
+import math
 import os
 import sys
 import time
@@ -75,7 +76,7 @@ class Progress:
         if self._bar is None:
             return
         text = [_pair(name, value) for name, value in logs.items()]
-        text.append(f"lr {learning_rate:.3g}")
+        text += _rate(learning_rate)
         elapsed = now - self._warm_at
         if step > self._warm_step and elapsed > 0:
             text.append(f"{(examples - self._warm_examples) / elapsed:,.0f} examples/s")
@@ -99,7 +100,7 @@ class Progress:
             width = len(str(self._epochs))
             text = [_pair(name, value) for name, value in logs.items()]
             text += [
-                f"lr {learning_rate:.3g}",
+                *_rate(learning_rate),
                 f"{examples / seconds:,.0f} examples/s",
                 f"{_duration(seconds)}",
             ]
@@ -110,6 +111,10 @@ class Progress:
         """Gives the terminal back, also in the middle of an epoch."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def _rate(learning_rate):
+    return [] if math.isnan(learning_rate) else [f"lr {learning_rate:.3g}"]
 
 
 def _pair(name, value):

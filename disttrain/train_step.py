@@ -204,6 +204,12 @@ class TrainStep:
         self._sums.assign_add(tf.cast(tf.stack([total, *weighted]), tf.float64))
         self._finite_losses.assign_add(tf.cast(tf.math.is_finite(losses[0]), tf.int64))
 
+    def go_on_from(self, other):
+        """Takes over the sums of the step that has trained the epoch until now."""
+        self._sums.assign(other._sums)
+        self._finite_losses.assign(other._finite_losses)
+        self._disagreed.assign(other._disagreed)
+
     def reset(self):
         """Begins a new epoch's sums."""
         self._sums.assign(tf.zeros_like(self._sums))

@@ -198,9 +198,13 @@ class Trainer:
             verbose=verbose,
         )
         progress = Progress(epochs, feed.steps, verbose)
-        loop = TrainingLoop(
-            self._task, self._train_step, feed, history, progress, self._log, self._probe
-        )
+
+        def current_step():
+            if self._train_step is None:
+                self._prepare(feed)
+            return self._train_step, self._probe
+
+        loop = TrainingLoop(self._task, current_step, feed, history, progress, self._log)
         self.model.stop_training = False
         self.model._initial_epoch = None  # BackupAndRestore sets it, and Keras keeps it.
         history.on_train_begin()

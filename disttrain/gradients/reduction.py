@@ -9,6 +9,10 @@ import tensorflow as tf
 from disttrain.gradients import sparse
 
 REDUCTIONS = ("mean", "sum", "adasum")
+
+#: How gradients are grouped where the user does not say.
+_GROUPS, _LEAST_BYTES = 4, 2**20
+
 COMPRESSIONS = {None: None, "fp16": tf.float16, "bf16": tf.bfloat16}
 
 
@@ -20,7 +24,8 @@ class Reduction:
         compression: `None`, `"fp16"` or `"bf16"`: the dtype in which float32 and float64 gradients
             travel. They are summed in it, too.
         groups: In how many groups the gradients travel. A group starts when its last gradient is
-            there, so several overlap with the backward pass; each costs a start of its own.
+            there, so several overlap with the backward pass; each costs a start of its own. `None`
+            takes up to four, of a mebibyte or more each.
         sparse_as_dense: Whether `tf.IndexedSlices` are made dense first. That moves whole tables,
             but costs less where most rows have a gradient.
 
@@ -28,15 +33,15 @@ class Reduction:
         ValueError: An argument is unknown, or does not go with Adasum.
     """
 
-    def __init__(self, kind="mean", compression=None, groups=1, sparse_as_dense=False):
+    def __init__(self, kind="mean", compression=None, groups=None, sparse_as_dense=False):
         if kind not in REDUCTIONS:
             raise ValueError(
                 f"unknown reduction {kind!r}; choose one of {', '.join(map(repr, REDUCTIONS))}"
             )
         if compression not in COMPRESSIONS:
             raise ValueError(f"unknown compression {compression!r}; choose None, 'fp16' or 'bf16'")
-        if isinstance(groups, bool) or int(groups) != groups or groups < 1:
-            raise ValueError(f"groups must be a whole number from 1, not {groups!r}")
+        if groups is not None and (isinstance(groups, bool) or int(groups) != groups or groups < 1):
+            raise ValueError(f"groups must be a whole number from 1 or None, not {groups!r}")
         if kind == "adasum" and compression is not None:
             raise ValueError(
                 f"Adasum looks at angles between gradients, which compression={compression!r} "
@@ -44,7 +49,7 @@ class Reduction:
             )
         self.kind = kind
         self.compression = compression
-        self.groups = int(groups)
+        self.groups = None if groups is None else int(groups)
         self.sparse_as_dense = bool(sparse_as_dense)
 
     def prepare(self, gradients):
@@ -130,6 +135,8 @@ def _partition(tensors, groups):
     """
     order = range(len(tensors) - 1, -1, -1)
     sizes = [tensor.dtype.size * (tensor.shape.num_elements() or 1) for tensor in tensors]
+    if groups is None:
+        groups = max(1, min(_GROUPS, sum(sizes) // _LEAST_BYTES))
     share = sum(sizes) / groups
     result, current, taken = [], [], 0
     for i in order:

@@ -62,6 +62,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         reduction: `"mean"`, `"sum"` or `"adasum"`.
         compression: `None`, `"fp16"` or `"bf16"`: the dtype in which gradients travel.
         groups: In how many groups the gradients travel; more overlap with the backward pass.
+            `None` takes up to four, of a mebibyte or more each.
         sparse_as_dense: Whether sparse gradients are made dense before they travel.
         local_variables: Variables, or patterns of their paths such as `"*/adapter/*"`, that each
             replica keeps for itself: their gradients are neither reduced nor clipped.
@@ -86,7 +87,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         accumulate_steps=1,
         reduction="mean",
         compression=None,
-        groups=1,
+        groups=None,
         sparse_as_dense=False,
         local_variables=(),
         max_skipped=skips.MOST,
@@ -356,7 +357,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             reduced = self._path(self.replication, grads, variables, extras, **settings)
         if not self.replication.is_first_local_replica():
             observer = None
-        rate = tf.cast(tf.convert_to_tensor(self.inner.learning_rate), tf.float32)
+        # A MultiOptimizer has several.
+        rate = getattr(self.inner, "learning_rate", float("nan"))
+        rate = tf.cast(tf.convert_to_tensor(rate), tf.float32)
         state = observer.before(variables) if observer else None
         self.replication.cond(
             reduced.finite,

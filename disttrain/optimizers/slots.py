@@ -18,16 +18,21 @@ def find_slots(optimizer, variables):
         to `keras.Variable`.
     """
     slots = {id(variable): {} for variable in optimizer._trainable_variables}
-    while optimizer is not None:
-        _collect(optimizer, slots)
-        # Wrappers such as Lookahead keep some slots, and the optimizer inside of them the others.
-        optimizer = getattr(optimizer, "inner", None)
+    optimizers = [optimizer]
+    while optimizers:
+        one = optimizers.pop(0)
+        _collect(one, slots)
+        # Wrappers such as Lookahead keep some slots, and the optimizers inside of them the others.
+        inner = getattr(one, "inner", None)
+        optimizers += [inner] if inner is not None else getattr(one, "optimizers", [])
     return [slots.get(id(variable), {}) for variable in variables]
 
 
 def _collect(optimizer, slots):
     """Adds the slots that one optimizer keeps itself."""
     built = list(optimizer._trainable_variables)
+    if not built:
+        return
     for attribute, entries in vars(optimizer).items():
         if attribute in ("_trainable_variables", "_variables") or not isinstance(entries, list):
             continue

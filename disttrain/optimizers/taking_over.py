@@ -46,6 +46,8 @@ def separate(inner, clip, scale, accumulate_steps):
             f"clip must be a clip such as disttrain.ClipByGlobalNorm(1.0), not {clip!r}"
         )
 
+    for part in getattr(inner, "optimizers", ()):
+        _plain(part)
     _only_one(inner, ("clipnorm", "global_clipnorm", "clipvalue"), "clip", clip)
     clip = clipping.take_over(inner) if clip is None else clip
     _only_one(inner, ("loss_scale_factor",), "loss_scale", scale)
@@ -82,8 +84,9 @@ def serialized(inner, ema_overwrite_frequency):
 
 def silence(inner):
     """Keeps Keras from summing what is reduced, and from passing over a wrong saved state."""
-    inner._all_reduce_sum_gradients = _already_reduced
-    inner.load_own_variables = functools.partial(_load_or_raise, inner)
+    for optimizer in (inner, *getattr(inner, "optimizers", ())):
+        optimizer._all_reduce_sum_gradients = _already_reduced
+        optimizer.load_own_variables = functools.partial(_load_or_raise, optimizer)
 
 
 def same_variables(optimizer, variables, store):
@@ -103,6 +106,18 @@ def _only_one(inner, names, argument, value):
             raise ValueError(
                 f"the optimizer has {name}={own!r} and {argument}={value!r} is given too; give one "
                 "of them, for twice is wrong"
+            )
+
+
+def _plain(part):
+    """Refuses settings of an optimizer in a `MultiOptimizer` that would act on one replica."""
+    names = ("clipnorm", "global_clipnorm", "clipvalue", "ema_overwrite_frequency")
+    for name in (*names, "gradient_accumulation_steps"):
+        own = getattr(part, name, None)
+        if own is not None:
+            raise ValueError(
+                f"{part.name!r} in the MultiOptimizer has {name}={own!r}, which Keras would apply "
+                "on each replica by itself; set what goes for all variables on the wrapper instead"
             )
 
 

@@ -146,8 +146,9 @@ class TfDistribute(Replication):
             )
         config = optimizer.get_config()
         rate = optimizer._learning_rate
-        # A schedule or a function goes over as it is, for it need not know how to serialize itself.
-        config["learning_rate"] = float(rate.numpy()) if hasattr(rate, "numpy") else rate
+        if "learning_rate" in config:
+            # A schedule or a function goes over as it is: it need not know how to serialize itself.
+            config["learning_rate"] = float(rate.numpy()) if hasattr(rate, "numpy") else rate
         with self.scope():
             return type(optimizer).from_config(config)
 

@@ -11,7 +11,7 @@ import disttrain
 from disttrain.replication.horovod import Horovod
 from tests.distributed import checks
 
-#: Every optimizer that Keras has for the TensorFlow backend, with settings that move the weights.
+#: Every optimizer that Keras has, with settings that move the weights.
 OPTIMIZERS = {
     "SGD": {"learning_rate": 0.1},
     "SGD-nesterov": {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True},
@@ -31,12 +31,34 @@ OPTIMIZERS = {
     "Muon": {"learning_rate": 0.01},
     "LossScaleOptimizer": {},
 }
+# What Keras 3.12 lacks.
+if hasattr(keras.optimizers, "ScheduleFreeAdamW"):
+    OPTIMIZERS["ScheduleFreeAdamW"] = {"learning_rate": 0.01, "warmup_steps": 2}
+if hasattr(keras.optimizers, "MultiOptimizer"):
+    OPTIMIZERS["MultiOptimizer"] = {}
+
+#: Ours.
+OWN = {
+    "LARS": lambda: disttrain.optimizers.LARS(0.5, momentum=0.9),
+    "SAM": lambda: disttrain.optimizers.SAM(keras.optimizers.SGD(0.1, momentum=0.9), rho=0.1),
+    "Lookahead": lambda: disttrain.optimizers.Lookahead(keras.optimizers.SGD(0.1), sync_period=4),
+    "Grouped": lambda: disttrain.optimizers.Grouped(
+        keras.optimizers.SGD(0.1, weight_decay=0.1),
+        [disttrain.optimizers.Group("*bias", learning_rate=0.1, weight_decay=False)],
+    ),
+}
 
 
 def keras_optimizer(name):
     if name == "LossScaleOptimizer":
         inner = keras.optimizers.SGD(0.1, momentum=0.9)
         return keras.optimizers.LossScaleOptimizer(inner, initial_scale=64.0)
+    if name == "MultiOptimizer":
+        biases = {".*bias": keras.optimizers.SGD(0.2)}
+        optimizers = keras.optimizers.OptimizerMap(keras.optimizers.Adam(0.01), biases)
+        return keras.optimizers.MultiOptimizer(optimizers)
+    if name in OWN:
+        return OWN[name]()
     return getattr(keras.optimizers, name.partition("-")[0])(**OPTIMIZERS[name])
 
 
@@ -64,6 +86,8 @@ def plain(name):
     model = checks.build()
     optimizer = keras_optimizer(name)
     model.compile(optimizer, checks.loss(), auto_scale_loss=False)
+    # `fit` would build it symbolically, and lose the weights that ScheduleFreeAdamW begins with.
+    optimizer.build(model.trainable_variables)
     examples = tf.data.Dataset.from_tensor_slices(checks.data(21)).batch(checks.BATCH)
     model.fit(examples, epochs=2, verbose=0)
     return checks.flat(model.trainable_variables)
@@ -353,7 +377,7 @@ def train_in(replication):
 
 
 CHECKS = {
-    **{f"optimizer-{name}": optimizer_check(name) for name in OPTIMIZERS},
+    **{f"optimizer-{name}": optimizer_check(name) for name in (*OPTIMIZERS, *OWN)},
     "accumulate": accumulate,
     "accumulate-by-hand": accumulate_by_hand,
     "compression-fp16": compressed("fp16"),

@@ -16,7 +16,15 @@ def test_each_optimizer_gives_what_plain_keras_gives_on_one_device(alone, name):
     np.testing.assert_allclose(alone(f"optimizer-{name}", "weights"), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", gradient_checks.OPTIMIZERS)
+def test_no_optimizer_of_keras_is_left_out():
+    import keras
+
+    names = {name for name in dir(keras.optimizers) if name[0].isupper()}
+    tested = {name.partition("-")[0] for name in gradient_checks.OPTIMIZERS}
+    assert names - tested <= {"Optimizer", "OptimizerMap"}
+
+
+@pytest.mark.parametrize("name", [*gradient_checks.OPTIMIZERS, *gradient_checks.OWN])
 def test_each_optimizer_gives_the_same_weights_on_all_replicas(outcome, alone, name):
     expected = alone(f"optimizer-{name}", "weights")
     for weights in outcome.every(f"optimizer-{name}", "weights"):

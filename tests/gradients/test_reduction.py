@@ -33,6 +33,12 @@ def test_groups_hold_about_equal_bytes_and_begin_with_the_last_layers():
     assert [i for group in reduction._partition(tensors, 9) for i in group] == [3, 2, 1, 0]
 
 
+def test_small_models_travel_in_one_group_and_large_ones_in_four():
+    assert len(reduction._partition([tf.zeros([1000])] * 9, None)) == 1
+    assert len(reduction._partition([tf.zeros([2**18])] * 2, None)) == 2
+    assert len(reduction._partition([tf.zeros([2**18])] * 20, None)) == 4
+
+
 def test_results_come_in_the_order_of_the_gradients():
     gradients = [tf.fill([n], float(n)) for n in (4, 1, 3)]
     (found, extras), calls = run(Reduction(groups=2), gradients, [tf.constant(7.0)])

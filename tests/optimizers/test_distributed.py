@@ -202,6 +202,14 @@ def test_only_missing_gradients_are_an_error_and_some_a_single_warning():
     assert (one.numpy()[0], two.numpy()[0]) == (-2.0, 0.0)
 
 
+def test_a_variable_that_the_optimizer_does_not_know_is_named():
+    one, two = keras.Variable([0.0], name="one"), keras.Variable([0.0], name="two")
+    optimizer = disttrain.DistributedOptimizer(keras.optimizers.SGD(1.0))
+    optimizer.build([one])
+    with pytest.raises(ValueError, match="was not built with two"):
+        optimizer.apply([tf.constant([1.0])], [two])
+
+
 def test_the_private_method_that_is_replaced_still_exists():
     """Keras sums gradients over the replicas there; where it moves, everything is summed twice."""
     assert callable(keras.optimizers.Optimizer._all_reduce_sum_gradients)

@@ -73,6 +73,35 @@ def test_the_rate_rises_over_the_warmup(replication, after):
     np.testing.assert_allclose(rates, [0.2, 0.4, 0.6, 0.8, 0.8], rtol=1e-6)
 
 
+def test_a_callback_can_switch_in_the_middle_of_an_epoch(replication, tmp_path):
+    """Two steps of one optimizer and two of another, within one epoch."""
+
+    class Switch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2:
+                made.switch_optimizer(keras.optimizers.SGD(0.5))
+
+    made = checks.trainer(
+        replication, optimizer=keras.optimizers.SGD(0.1), logdir=str(tmp_path), metrics=["accuracy"]
+    )
+    history = made.fit(checks.dataset(32), verbose=0, callbacks=[Switch()])
+
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            self.model.optimizer.learning_rate = 0.1 if batch < 2 else 0.5
+
+    expected = checks.trainer("single", optimizer=keras.optimizers.SGD(0.1), metrics=["accuracy"])
+    one = expected.fit(checks.dataset(32), verbose=0, callbacks=[Rates()])
+    np.testing.assert_allclose(
+        checks.flat(made.model.trainable_variables),
+        checks.flat(expected.model.trainable_variables),
+        atol=1e-6,
+    )
+    for name in ("loss", "accuracy"):
+        np.testing.assert_allclose(history.history[name], one.history[name], rtol=1e-5)
+    assert made.optimizer.iterations.numpy() == 4
+
+
 def test_the_settings_of_the_trainer_stay(replication):
     import disttrain
 
