@@ -3,6 +3,8 @@
 See `checks.py`, which these functions are listed beside.
 """
 
+import importlib.util
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -47,6 +49,11 @@ OWN = {
         [disttrain.optimizers.Group("*bias", learning_rate=0.1, weight_decay=False)],
     ),
 }
+if importlib.util.find_spec("tensorflow_addons") is not None:
+    OWN["Addons LAMB"] = lambda: disttrain.optimizers.from_addons("LAMB", learning_rate=0.01)
+    OWN["Addons NovoGrad"] = lambda: disttrain.optimizers.from_addons(
+        "NovoGrad", learning_rate=0.01
+    )
 
 
 def keras_optimizer(name):

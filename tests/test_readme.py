@@ -1,0 +1,84 @@
+"""What the README shows has been run as written."""
+
+import glob
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import disttrain
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def build_model():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+
+
+def parse(record):
+    numbers = tf.io.decode_raw(record, tf.float32)
+    return numbers[:4], tf.cast(numbers[4], tf.int32)
+
+
+@pytest.fixture
+def namespace(tmp_path, monkeypatch):
+    """What the shorter snippets take for granted, in a folder with a few records."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    with tf.io.TFRecordWriter("data/one.tfrecord") as file:
+        for i in range(2048):
+            file.write(np.float32([i % 7, 1, 2, 3, i % 3]).tobytes())
+    trainer = disttrain.Trainer(
+        build_model,
+        optimizer="sgd",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    names = {"glob": glob, "tf": tf, "parse": parse, "trainer": trainer}
+    return {**names, "build_model": build_model, "keras": keras, "disttrain": disttrain}
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_the_python_runs(number, namespace):
+    exec(compile(blocks("python")[number], f"README, block {number}", "exec"), namespace)
+    if number == 0:
+        assert list(pathlib.Path("runs/first").glob("events.*"))
+        assert namespace["trainer"].model.history.history["val_accuracy"][-1] > 0.5
+    elif "accumulate_steps" in blocks("python")[number]:
+        made = namespace["trainer"]
+        made.fit(np.ones((40, 4), np.float32), np.zeros(40, np.int32), batch_size=8, verbose=0)
+        assert made.optimizer.iterations.numpy() == 2
+
+
+def test_the_commands_exist():
+    commands = "\n".join(blocks("bash"))
+    for script in set(re.findall(r"\./(launch/\w+\.sh)", commands + README)):
+        assert (ROOT / script).stat().st_mode & 0o111, script
+    for module in set(re.findall(r"python -m ([\w.]+)", commands)):
+        result = subprocess.run(
+            [sys.executable, "-m", module, "--help"], capture_output=True, timeout=120, check=False
+        )
+        assert result.returncode == 0, module
+
+
+def test_links_and_pictures_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_names_that_the_readme_speaks_of_exist():
+    for name in set(re.findall(r"`disttrain\.((?:\w+\.)?\w+)", README)):
+        first, _, second = name.partition(".")
+        if first != "examples":
+            found = getattr(disttrain, first)
+            assert not second or hasattr(found, second), name
