@@ -10,7 +10,7 @@ import numpy as np
 NAMES = ("digits", "fashion-mnist", "cifar10")
 
 #: Where Debian's package dataset-fashion-mnist puts its files.
-_DEBIAN = "/usr/share/dataset-fashion-mnist"
+_DEBIAN = "/usr/share/datasets/fashion-mnist"
 
 
 def load(name, data_dir=None):
