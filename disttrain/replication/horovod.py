@@ -18,6 +18,10 @@ _INSTALL = (
 )
 
 
+#: Horovod refuses to make the same one twice, and forgets one that nobody holds.
+_process_sets = {}
+
+
 def launched():
     """Whether this process was started by horovodrun or one of its launchers."""
     return "HOROVOD_RANK" in os.environ and "HOROVOD_SIZE" in os.environ
@@ -66,7 +70,9 @@ class Horovod(Replication):
         ranks: Ranks that train together, this process's among them, or `None` for all. Every rank
             of the job makes all groups in the same order: `Horovod([0, 1])` on ranks 0 and 1, and
             `Horovod([2, 3])` on ranks 2 and 3, after `all_groups=[[0, 1], [2, 3]]`.
-        all_groups: The groups of all ranks, where `ranks` is given; `[ranks]` by default.
+        all_groups: The groups of all ranks, where `ranks` is given; `[ranks]` by default. A group
+            that is done waits for the others, with `Horovod().any(False)`: Horovod ends on all
+            ranks as soon as one process ends.
 
     Raises:
         RuntimeError: Horovod is not installed, or was built for another TensorFlow.
@@ -87,11 +93,19 @@ class Horovod(Replication):
         if rank not in ranks:
             raise ValueError(f"rank {rank} is not one of the ranks {ranks} that train together")
         for group in all_groups or [ranks]:
-            made = self._hvd.add_process_set(sorted(group))
-            if sorted(group) == ranks:
-                self._set = made
+            self._process_set(sorted(group))
+        self._set = self._process_set(ranks)
         self._root = ranks[0]
         self.topology = Topology(processes=len(ranks), process=ranks.index(rank))
+
+    def _process_set(self, ranks):
+        """The process set of these ranks; all ranks of the job make it together, once."""
+        if len(ranks) == self._hvd.size():
+            return self._hvd.global_process_set
+        key = tuple(ranks)
+        if key not in _process_sets:
+            _process_sets[key] = self._hvd.add_process_set(ranks)
+        return _process_sets[key]
 
     def reduce_sum(self, tensors, name):
         if self.replicas == 1:

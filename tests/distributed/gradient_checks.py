@@ -376,7 +376,9 @@ def process_sets(replication, folder):
     rank, count = replication.topology.process, replication.replicas
     groups = [[0, 1], *([other] for other in range(2, count))]
     own = next(group for group in groups if rank in group)
-    return train_in(Horovod(own, groups))
+    result = train_in(Horovod(own, groups))
+    replication.any(False)
+    return result
 
 
 def train_in(replication):
