@@ -146,7 +146,7 @@ class TfDistribute(Replication):
             )
         config = optimizer.get_config()
         rate = optimizer._learning_rate
-        if "learning_rate" in config:
+        if not hasattr(optimizer, "optimizers"):  # a MultiOptimizer has a rate in each
             # A schedule or a function goes over as it is: it need not know how to serialize itself.
             config["learning_rate"] = float(rate.numpy()) if hasattr(rate, "numpy") else rate
         with self.scope():
