@@ -30,6 +30,7 @@ die() {
 }
 
 processes=2 serve=yes logdir=$root/runs/demo-$(date +%Y%m%d-%H%M%S) pass=()
+served=$root/runs # with the runs of other days to compare with
 while (($#)); do
   case $1 in
     -h | --help)
@@ -41,12 +42,12 @@ while (($#)); do
       (($# > 1)) || die "$1 needs a value; see launch/demo.sh --help."
       case $1 in
         -np) processes=$2 ;;
-        --logdir) logdir=$(realpath -m -- "$2") ;;
+        --logdir) logdir=$(realpath -m -- "$2") served=$logdir ;;
         --data-dir) pass+=(--data-dir "$(realpath -m -- "$2")") ;;
       esac
       shift
       ;;
-    --logdir=*) logdir=$(realpath -m -- "${1#*=}") ;;
+    --logdir=*) logdir=$(realpath -m -- "${1#*=}") served=$logdir ;;
     --data-dir=*) pass+=(--data-dir "$(realpath -m -- "${1#*=}")") ;;
     *) pass+=("$1") ;;
   esac
@@ -146,7 +147,7 @@ fi
 [[ $serve == yes ]] || exit 0
 
 # TensorBoard chooses a free port and says which when it answers.
-"$bin/tensorboard" --logdir "$logdir" --host 127.0.0.1 --port 0 >"$logdir/tensorboard.log" 2>&1 &
+"$bin/tensorboard" --logdir "$served" --host 127.0.0.1 --port 0 >"$logdir/tensorboard.log" 2>&1 &
 child=$!
 port=
 while [[ -z $port ]]; do
