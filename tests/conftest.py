@@ -29,6 +29,17 @@ def mirrored(logical_devices):
     return lambda replicas: mirrored(logical_devices[:replicas])
 
 
+@pytest.fixture(params=[1, 2, 3], ids="{} replicas".format)
+def replication(request, mirrored):
+    """One replica, two, and three whose last part of 10 examples in batches of 4 is uneven."""
+    return "single" if request.param == 1 else mirrored(request.param)
+
+
+@pytest.fixture(params=[1, 2], ids="{} replicas".format)
+def one_or_two(request, mirrored):
+    return "single" if request.param == 1 else mirrored(2)
+
+
 def pytest_collection_modifyitems(items):
     """Sets the devices before the first test that needs TensorFlow; only then is it imported."""
     needs = [item for item in items if "logical_devices" in getattr(item, "fixturenames", ())]

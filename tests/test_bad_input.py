@@ -25,18 +25,6 @@ from tests.small import (
     trainer_of,
 )
 
-
-@pytest.fixture(params=[1, 2, 3], ids="{} replicas".format)
-def replication(request, mirrored):
-    """One replica, two, and three whose last part of 10 examples in batches of 4 is uneven."""
-    return "single" if request.param == 1 else mirrored(request.param)
-
-
-@pytest.fixture(params=[1, 2], ids="{} replicas".format)
-def one_or_two(request, mirrored):
-    return "single" if request.param == 1 else mirrored(2)
-
-
 # Wrong arguments
 
 

@@ -90,6 +90,36 @@ def replication(options):
         raise SystemExit(f"disttrain: {error}") from None
 
 
+def trainer(options, replication, build_model, schedule, metrics=None):
+    """Makes the trainer of a classifier as the options ask for it.
+
+    Args:
+        options: The parsed options.
+        replication: What `replication(options)` returned.
+        build_model: A function that returns a model with logits as its outputs.
+        schedule: The learning rate.
+        metrics: As for `disttrain.Trainer`.
+
+    Raises:
+        SystemExit: The options cannot be followed; the log directory cannot be written, say.
+    """
+    made = optimizer(options, schedule)
+    try:
+        return disttrain.Trainer(
+            build_model,
+            optimizer=made,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=metrics,
+            replication=replication,
+            clip=disttrain.ClipByGlobalNorm(1.0),
+            telemetry=disttrain.Telemetry(every=options.every),
+            logdir=options.logdir,
+            seed=options.seed,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise SystemExit(f"disttrain: {error}") from None
+
+
 def count(replication):
     """Says how many replicas there are, and of which kind."""
     plural = "" if replication.replicas == 1 else "s"

@@ -7,7 +7,6 @@ import math
 
 import keras
 
-import disttrain
 from disttrain.examples import common, datasets
 
 
@@ -63,17 +62,12 @@ def main(arguments=None):
 
     epochs = options.epochs or (15 if options.dataset == "digits" else 5)
     steps = epochs * math.ceil(len(train[0]) / options.batch)
-    optimizer = common.optimizer(options, schedule(options.learning_rate or 3e-3, steps))
-    trainer = disttrain.Trainer(
+    trainer = common.trainer(
+        options,
+        replication,
         build_model(train[0].shape[1:]),
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        schedule(options.learning_rate or 3e-3, steps),
         metrics=["accuracy"],
-        replication=replication,
-        clip=disttrain.ClipByGlobalNorm(1.0),
-        telemetry=disttrain.Telemetry(every=options.every),
-        logdir=options.logdir,
-        seed=options.seed,
     )
     if replication.is_chief:
         print(

@@ -10,7 +10,6 @@ import sysconfig
 import keras
 import numpy as np
 
-import disttrain
 from disttrain.examples import common
 
 
@@ -108,17 +107,8 @@ def main(arguments=None):
     schedule = keras.optimizers.schedules.CosineDecay(
         1e-5, steps, warmup_target=options.learning_rate or 1e-3, warmup_steps=max(1, steps // 10)
     )
-    optimizer = common.optimizer(options, schedule)
-    trainer = disttrain.Trainer(
-        build_model(options.length, options.width, options.layers),
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        replication=replication,
-        clip=disttrain.ClipByGlobalNorm(1.0),
-        telemetry=disttrain.Telemetry(every=options.every),
-        logdir=options.logdir,
-        seed=options.seed,
-    )
+    model = build_model(options.length, options.width, options.layers)
+    trainer = common.trainer(options, replication, model, schedule)
     if replication.is_chief:
         print(
             f"{kept:,} windows of {options.length} bytes to train on; {common.count(replication)}, "

@@ -136,6 +136,21 @@ def test_without_telemetry_only_plain_scalars_are_written(tmp_path):
     }
 
 
+def test_how_often_the_clip_acts_is_a_plain_scalar(tmp_path):
+    run(tmp_path, epochs=2, clip=disttrain.ClipByGlobalNorm(1e-3))
+    found = [(step, float(array)) for tag, step, _, array in events(tmp_path) if "clip" in tag]
+    assert found == [(6, 1.0), (12, 1.0)]
+
+
+def test_accumulated_batches_are_one_record_at_the_boundary(tmp_path):
+    """Six batches, four of which make the first update and two the second."""
+    run(tmp_path, accumulate_steps=4)
+    assert steps(tmp_path) == [1, 2]
+    rates = np.asarray(quantity(tmp_path, "examples_per_second"))
+    examples = rates * quantity(tmp_path, "step_seconds")
+    np.testing.assert_allclose(examples, [32, 16], rtol=1e-4)
+
+
 def test_a_directory_with_an_older_run_is_pointed_out(tmp_path):
     run(tmp_path)
     with pytest.warns(UserWarning, match="already holds a run"):
