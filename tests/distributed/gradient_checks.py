@@ -33,6 +33,12 @@ OPTIMIZERS = {
     "Muon": {"learning_rate": 0.01},
     "LossScaleOptimizer": {},
 }
+#: Optimizers that this version of Keras cannot run itself: in 3.12, the last for Python 3.10, Muon
+#: asks a TensorFlow variable for its path.
+BROKEN = set()
+if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13):
+    BROKEN.add("Muon")
+    del OPTIMIZERS["Muon"]
 # What Keras 3.12 lacks.
 if hasattr(keras.optimizers, "ScheduleFreeAdamW"):
     OPTIMIZERS["ScheduleFreeAdamW"] = {"learning_rate": 0.01, "warmup_steps": 2}

@@ -21,7 +21,7 @@ def test_no_optimizer_of_keras_is_left_out():
 
     names = {name for name in dir(keras.optimizers) if name[0].isupper()}
     tested = {name.partition("-")[0] for name in gradient_checks.OPTIMIZERS}
-    assert names - tested <= {"Optimizer", "OptimizerMap"}
+    assert names - tested <= {"Optimizer", "OptimizerMap", *gradient_checks.BROKEN}
 
 
 @pytest.mark.parametrize("name", [*gradient_checks.OPTIMIZERS, *gradient_checks.OWN])
