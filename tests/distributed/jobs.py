@@ -70,7 +70,7 @@ def multi_worker(processes, command, limit=LIMIT, **environment):
 def _run(commands, environments, limit):
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
         processes = [
-            stack.enter_context(_group(command, log, environment))
+            stack.enter_context(_group([*_ends_by_itself(limit), *command], log, environment))
             for command, environment in zip(commands, environments, strict=True)
         ]
         try:
@@ -80,6 +80,11 @@ def _run(commands, environments, limit):
         log.seek(0)
         failed = [status for status in statuses if status != 0]
         return (failed[0] if failed else 0), log.read()
+
+
+def _ends_by_itself(limit):
+    """A prefix that ends a command even if the tests themselves are killed before they could."""
+    return ["timeout", "--kill-after=5", str(limit + 10)]
 
 
 def free_ports(count):
