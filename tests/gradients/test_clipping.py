@@ -222,6 +222,16 @@ def test_a_clip_factor_lies_between_zero_and_one(given, limit):
         assert 0 <= clip(rule(limit), before)[1] <= 1 + 1e-6
 
 
+@checked
+@hypothesis.given(st.lists(tensors, min_size=1, max_size=3), limits)
+def test_clipping_what_was_clipped_changes_nothing(given, limit):
+    for rule in CLIPS:
+        once, _ = clip(rule(limit), [tf.constant(array) for array in given])
+        twice, _ = clip(rule(limit), [tf.constant(array) for array in once])
+        for a, b in zip(once, twice, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-30)
+
+
 def test_new_clips_survive_serialization():
     for rule in (clipping.AdaptiveClip(0.02, 0.1, True), clipping.AutoClip(5, 7, True)):
         config = keras.saving.serialize_keras_object(rule)

@@ -581,3 +581,21 @@ def test_bad_arguments_are_refused(installed, optimizer, error, words):
 def test_a_rate_that_is_not_there_cannot_be_set(installed):
     with pytest.raises(ValueError, match=r"COCOB has no learning rate .* 0\.5"):
         from_addons("COCOB").learning_rate = 0.5
+
+
+def test_lamb_follows_its_paper():
+    """You et al. 2020, "Large batch optimization for deep learning", algorithm 2."""
+    rate, decay, beta_1, beta_2, epsilon = 0.1, 0.01, 0.9, 0.999, 1e-6
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((3, 2)).astype(np.float32)
+    variable = keras.Variable(weight, name="kernel")
+    optimizer = from_addons("LAMB", learning_rate=rate, weight_decay=decay, epsilon=epsilon)
+    expected, m, v = weight.astype(np.float64), 0.0, 0.0
+    for t in range(1, 6):
+        gradient = rng.standard_normal((3, 2)).astype(np.float32)
+        optimizer.apply([tf.constant(gradient)], [variable])
+        m = beta_1 * m + (1 - beta_1) * gradient
+        v = beta_2 * v + (1 - beta_2) * gradient.astype(np.float64) ** 2
+        r = (m / (1 - beta_1**t)) / (np.sqrt(v / (1 - beta_2**t)) + epsilon) + decay * expected
+        expected -= rate * np.linalg.norm(expected) / np.linalg.norm(r) * r
+    np.testing.assert_allclose(variable.numpy(), expected, atol=1e-5)

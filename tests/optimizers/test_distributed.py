@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import disttrain
+from disttrain.replication.tf_distribute import TfDistribute
 from tests.distributed import checks
 
 OPTIMIZERS = {
@@ -232,3 +233,43 @@ def test_an_object_that_cannot_be_serialized_trains_on_one_device():
         checks.flat(expected.model.trainable_variables),
         atol=1e-6,
     )
+
+
+class Counting(TfDistribute):
+    """One device that counts, at run time, how often replicas would have to speak."""
+
+    def __init__(self):
+        super().__init__(tf.distribute.get_strategy(), "counting")
+        self.count = tf.Variable(0, trainable=False)
+
+    def reduce_sum(self, tensors, name):
+        self.count.assign_add(1)
+        return super().reduce_sum(tensors, name)
+
+    def gather(self, tensor, name):
+        self.count.assign_add(1)
+        return super().gather(tensor, name)
+
+
+def test_nothing_is_communicated_before_the_accumulated_step_is_complete():
+    replication, variable = Counting(), keras.Variable([0.0])
+    optimizer = disttrain.DistributedOptimizer(
+        keras.optimizers.SGD(1.0), accumulate_steps=3, replication=replication
+    )
+    optimizer.build([variable])
+    step = tf.function(lambda: optimizer.apply([tf.ones(1)], [variable]), autograph=False)
+    seen = []
+    for _ in range(6):
+        step()
+        seen.append(int(replication.count.numpy()))
+    assert seen == [0, 0, 1, 1, 1, 2]
+
+
+def test_the_trainer_communicates_once_for_each_accumulated_update():
+    counts = {}
+    for steps in (1, 3):
+        replication = Counting()
+        made = checks.trainer(replication, accumulate_steps=steps)
+        made.fit(checks.dataset(48), verbose=0)
+        counts[steps] = int(replication.count.numpy())
+    assert counts == {1: 6, 3: 2}
