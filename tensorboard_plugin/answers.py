@@ -7,7 +7,8 @@ never recorded is `null`; recorded values that JSON has no number for are the st
 Binary, little-endian, gzipped as a whole: a uint32 with the length in bytes of the header; the
 header, UTF-8 JSON padded with spaces to a multiple of 4, whose `arrays` lists `name` and `shape` in
 order; then each array as float32 in row-major order. A value that was never recorded is NaN with a
-`nonfinite` of 0; a recorded NaN has a `nonfinite` above 0.
+`nonfinite` of 0; a recorded NaN has a `nonfinite` above 0. Where there is no `nonfinite`, every NaN
+was never recorded.
 """
 
 import gzip
@@ -21,17 +22,27 @@ from tensorboard.backend import json_util
 COMPRESSION = 1
 
 
-def from_buckets(header, buckets, axis=0):
+def from_buckets(header, buckets):
     """A header and its arrays from `buckets.Buckets`, with the bucket axis moved to the end.
 
     Returns:
         `(header, arrays, recorded)`, what `to_json` and `to_binary` take.
     """
-    arrays = {
-        name: np.moveaxis(getattr(buckets, name), axis, -1)
-        for name in ("minimum", "mean", "maximum", "nonfinite")
-    }
-    return header, arrays, np.moveaxis(buckets.recorded, axis, -1)
+    return _moved(header, buckets, ("minimum", "mean", "maximum", "nonfinite"), -1)
+
+
+def from_histograms(header, buckets):
+    """As `from_buckets`, of `[buckets, variables, bins]` counts: the mean alone, a row a bucket.
+
+    Returns:
+        `(header, arrays, recorded)`; the only array is `mean`, `[variables, buckets, bins]`.
+    """
+    return _moved(header, buckets, ("mean",), 1)
+
+
+def _moved(header, buckets, names, axis):
+    arrays = {name: np.moveaxis(getattr(buckets, name), 0, axis) for name in names}
+    return header, arrays, np.moveaxis(buckets.recorded, 0, axis)
 
 
 def to_json(header, arrays, recorded):
@@ -50,7 +61,7 @@ def to_json(header, arrays, recorded):
 
 def to_binary(header, arrays, recorded):
     """Gzipped bytes of an answer; arguments as for `to_json`."""
-    del recorded  # NaN with nonfinite == 0 says it.
+    del recorded  # NaN says it, with a nonfinite of 0 where there is one.
     content = json_util.Cleanse(header)
     content["arrays"] = [
         {"name": name, "shape": list(array.shape)} for name, array in arrays.items()

@@ -43,6 +43,64 @@ def edges(records, columns):
     return np.arange(buckets + 1) * records // max(buckets, 1)
 
 
+class _Sums:
+    """Buckets that are not full yet."""
+
+    def __init__(self, bounds, shape):
+        shape = (len(bounds) - 1, *shape)
+        self._bounds = bounds
+        self._minimum = np.full(shape, np.nan, np.float32)
+        self._maximum = np.full(shape, np.nan, np.float32)
+        self._total = np.zeros(shape, np.float64)
+        self._finite = np.zeros(shape, np.int64)
+        self._nonfinite = np.zeros(shape, np.float32)
+        self._recorded = np.zeros(shape, bool)
+
+    def add(self, places, values, recorded):
+        if not len(places):
+            return
+        bucket = np.searchsorted(self._bounds, places, "right") - 1
+        starts = np.flatnonzero(np.diff(bucket, prepend=-1))
+        at = bucket[starts]
+        finite = np.isfinite(values)
+        counted = np.where(finite, values, 0)
+        lowest = np.fmin.reduceat(values, starts, axis=0)
+        highest = np.fmax.reduceat(values, starts, axis=0)
+        self._minimum[at] = np.fmin(self._minimum[at], lowest)
+        self._maximum[at] = np.fmax(self._maximum[at], highest)
+        self._total[at] += np.add.reduceat(counted, starts, axis=0, dtype=np.float64)
+        self._finite[at] += np.add.reduceat(finite, starts, axis=0, dtype=np.int64)
+        missing = ~finite & recorded
+        self._nonfinite[at] += np.add.reduceat(missing, starts, axis=0, dtype=np.float32)
+        self._recorded[at] |= np.logical_or.reduceat(recorded, starts, axis=0)
+
+    def buckets(self):
+        mean = np.full(self._total.shape, np.nan)
+        np.divide(self._total, self._finite, out=mean, where=self._finite > 0)
+        return Buckets(
+            self._minimum, mean.astype(np.float32), self._maximum, self._nonfinite, self._recorded
+        )
+
+
+def collect(portions, bounds, shape):
+    """Sums records up that come in portions, of which only one need be in memory at a time.
+
+    Args:
+        portions: Iterable of `(places, values, recorded)`: where the records stand among all of
+            them, `[n]` increasing, and what `bucket` takes of them. A record in no portion counts
+            as not recorded.
+        bounds: `[buckets + 1]` int64 of `edges`.
+        shape: The shape of one record's values.
+
+    Returns:
+        `Buckets` with `len(bounds) - 1` buckets.
+    """
+    sums = _Sums(bounds, shape)
+    for places, values, recorded in portions:
+        sums.add(places, values, recorded)
+    return sums.buckets()
+
+
 def bucket(values, recorded, bounds):
     """Sums records up.
 
@@ -54,28 +112,4 @@ def bucket(values, recorded, bounds):
     Returns:
         `Buckets` with `len(bounds) - 1` buckets.
     """
-    starts = bounds[:-1]
-    if len(starts) == 0:
-        none = np.zeros((0, *values.shape[1:]), np.float32)
-        return Buckets(none, none, none, none, none.astype(bool))
-    finite = np.isfinite(values)
-    count = np.add.reduceat(finite, starts, axis=0, dtype=np.int64)
-    total = np.add.reduceat(np.where(finite, values, 0), starts, axis=0, dtype=np.float64)
-    mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return Buckets(
-        np.fmin.reduceat(values, starts, axis=0),
-        mean.astype(np.float32),
-        np.fmax.reduceat(values, starts, axis=0),
-        np.add.reduceat(~finite & recorded, starts, axis=0, dtype=np.float32),
-        np.logical_or.reduceat(recorded, starts, axis=0),
-    )
-
-
-def stack(several):
-    """One `Buckets` from a list of them, along a new last axis."""
-    return Buckets(
-        *(
-            np.stack([getattr(one, field.name) for one in several], axis=-1)
-            for field in dataclasses.fields(Buckets)
-        )
-    )
+    return collect([(np.arange(len(values)), values, recorded)], bounds, values.shape[1:])

@@ -1,7 +1,8 @@
 """The records of one run over all of its parts, as if they had been written as one.
 
-Parts may differ in variables and columns. Joined, they have the union of both, in model order, and
-where a part lacks one its values are NaN and not recorded.
+Parts may differ in variables, columns, replicas and bins. Joined, they have the union of each, and
+where a part lacks one its values are NaN and not recorded. Values come a part at a time, so that
+a run of any length takes the memory of one part.
 """
 
 import dataclasses
@@ -69,7 +70,7 @@ def merge(lists):
     """
     merged = []
     known = set()
-    for names in lists:
+    for names in dict.fromkeys(map(tuple, lists)):  # Nearly all parts of a run name the same.
         at = 0
         for name in names:
             if name in known:
@@ -93,6 +94,17 @@ def merge_columns(parts):
     return merge([part.columns for part in parts])
 
 
+def merge_bins(parts):
+    """The union of the bins of several `metadata.Part`s: counts in order, then exponents, rising.
+
+    The lowest and the highest bin of a part take what lies beyond, also where another part has
+    bins for it.
+    """
+    counts = merge([[name for name in part.bins if isinstance(name, str)] for part in parts])
+    exponents = {bin_ for part in parts for bin_ in part.bins if not isinstance(bin_, str)}
+    return [*counts, *sorted(exponents)]
+
+
 class Joined:
     """Records of one run, over parts and a range of steps.
 
@@ -106,7 +118,7 @@ class Joined:
 
         Args:
             parts: `metadata.Part`s in order.
-            records: `parts.Records` of each.
+            records: `parts.Records` or `parts.Opened` of each.
             start: First step wanted, or `None`.
             end: Last step wanted, or `None`.
         """
@@ -128,53 +140,124 @@ class Joined:
             self._rows.append((chosen[to] - first, to))
 
     def layers(self, statistic, paths):
-        """One statistic of some variables.
+        """One statistic of some variables, over all parts at once.
 
         Args:
             statistic: A column's name.
             paths: Paths of variables.
 
         Returns:
-            `(values, recorded)`: `[records, variables]` float32 and bool. NaN counts as not
-            recorded where the statistic does not apply: a variable that is not trained, or one
-            that lacks the slot.
+            `(values, recorded)`: `[records, variables]` float32 and bool, as `layer_portions`.
         """
-        values = np.full((len(self.steps), len(paths)), np.nan, np.float32)
-        recorded = np.zeros(values.shape, bool)
-        place = {path: index for index, path in enumerate(paths)}
-        for part, records, (rows, to) in zip(self._parts, self._records, self._rows, strict=True):
-            if statistic not in part.columns or not len(rows):
-                continue
-            column = part.columns.index(statistic)
-            wanted = [
-                (index, place[variable.path], variable)
-                for index, variable in enumerate(describe_variables(part))
-                if variable.path in place
-            ]
-            if not wanted:
-                continue
-            source, target, variables = zip(*wanted, strict=True)
-            source, target = np.array(source), np.array(target)
-            block = records.values[rows[:, None], source[None, :], column]
-            applies = np.array([_applies(variable, statistic) for variable in variables])
-            values[to[:, None], target[None, :]] = block
-            recorded[to[:, None], target[None, :]] = applies | ~np.isnan(block)
-        return values, recorded
+        whole = self._gather(self.layer_portions([statistic], paths), (len(paths), 1))
+        return tuple(array[..., 0] for array in whole)
 
     def quantities(self, names):
-        """Columns of parts without a variable axis.
+        """Columns of parts without a variable axis, over all parts at once.
 
         Returns:
             `(values, recorded)`: `[records, names]` float32 and bool.
         """
-        values = np.full((len(self.steps), len(names)), np.nan, np.float32)
+        return self._gather(self.quantity_portions(names), (len(names),))
+
+    def layer_portions(self, statistics, paths):
+        """Some statistics of some variables, a part at a time.
+
+        Args:
+            statistics: Names of columns.
+            paths: Paths of variables.
+
+        Yields:
+            `(places, values, recorded)` of each part, for `buckets.collect`: `[n]` indices into
+            `steps`, `[n, variables, statistics]` float32 and bool. NaN counts as not recorded
+            where the statistic does not apply: a variable that is not trained, or one that lacks
+            the slot.
+        """
+        for part, places, values, recorded in self._portions(_layer_axes, (paths, statistics)):
+            variables = {variable.path: variable for variable in describe_variables(part)}
+            applies = [
+                [path in variables and _applies(variables[path], name) for name in statistics]
+                for path in paths
+            ]
+            yield places, values, recorded & (np.array(applies) | ~np.isnan(values))
+
+    def quantity_portions(self, names):
+        """Columns of parts without a variable axis: as `layer_portions`, `[n, names]`."""
+        for _, *portion in self._portions(_step_axes, (names,)):
+            yield portion
+
+    def replica_portions(self, names, replicas):
+        """Columns of the first `replicas` replicas: as `layer_portions`, `[n, replicas, names]`."""
+        for _, *portion in self._portions(_replica_axes, (range(replicas), names)):
+            yield portion
+
+    def histogram_portions(self, quantity, paths, bins):
+        """Counts of some variables' elements: as `layer_portions`, `[n, variables, bins]`.
+
+        A count that is not finite is none, as of a slot that the variable lacks: not recorded.
+        """
+        wanted = (paths, [quantity], bins)
+        for _, places, values, _ in self._portions(_histogram_axes, wanted):
+            values = values[:, :, 0]
+            finite = np.isfinite(values)
+            yield places, np.where(finite, values, np.float32(np.nan)), finite
+
+    def _gather(self, portions, shape):
+        values = np.full((len(self.steps), *shape), np.nan, np.float32)
         recorded = np.zeros(values.shape, bool)
-        for part, records, (rows, to) in zip(self._parts, self._records, self._rows, strict=True):
-            for target, name in enumerate(names):
-                if name in part.columns:
-                    values[to, target] = records.values[rows, part.columns.index(name)]
-                    recorded[to, target] = True
+        for places, *portion in portions:
+            values[places], recorded[places] = portion
         return values, recorded
+
+    def _portions(self, axes, wanted):
+        """What parts have of the wanted names.
+
+        Args:
+            axes: Function from a `metadata.Part` to the names along each axis of its records.
+            wanted: The names wanted along each axis.
+
+        Yields:
+            `(part, places, values, recorded)` of each part that has some; what it lacks is NaN and
+            not recorded.
+        """
+        for part, records, (rows, places) in zip(
+            self._parts, self._records, self._rows, strict=True
+        ):
+            matches = [_match(*names) for names in zip(axes(part), wanted, strict=True)]
+            sources, targets = zip(*matches, strict=True)
+            if not len(rows) or not all(map(len, sources)):
+                continue
+            read, rows, kept = records.locate(rows)
+            values = np.full((len(rows), *map(len, wanted)), np.nan, np.float32)
+            recorded = np.zeros(values.shape, bool)
+            at = np.ix_(np.arange(len(rows)), *targets)
+            values[at] = read[np.ix_(rows, *sources)]
+            recorded[at] = True
+            del read  # Else it would stay in memory while the next part is read.
+            yield part, places[kept], values, recorded
+
+
+def _layer_axes(part):
+    return [variable.path for variable in describe_variables(part)], part.columns
+
+
+def _step_axes(part):
+    return (part.columns,)
+
+
+def _replica_axes(part):
+    return range(part.replicas), part.columns
+
+
+def _histogram_axes(part):
+    return [variable.path for variable in describe_variables(part)], part.columns, part.bins
+
+
+def _match(have, wanted):
+    """Indices of the names in both: where they are, and where they are wanted."""
+    at = {name: index for index, name in reversed(list(enumerate(have)))}
+    pairs = [(at[name], target) for target, name in enumerate(wanted) if name in at]
+    return np.array(pairs, np.int64).reshape(-1, 2).T
 
 
 def _applies(variable, statistic):

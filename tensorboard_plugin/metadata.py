@@ -115,8 +115,52 @@ STEP_QUANTITIES = (
     Statistic(
         "examples_per_second", "Throughput", "Examples a second over all replicas.", "linear"
     ),
-    Statistic("noise_scale", "Gradient noise scale", "Examples; NaN where it was not measured."),
+    Statistic(
+        "noise_scale",
+        "Gradient noise scale",
+        "Examples; about the batch size above which more examples a step help little. NaN where "
+        "there are not two replicas to compare.",
+    ),
 )
+
+#: Columns of `disttrain/replicas`; a run may add one for each variable, see `local_gradient_norm`.
+REPLICA_QUANTITIES = (
+    Statistic(
+        "gradient_norm",
+        "Local gradient norm",
+        "L2 norm of the gradient of the replica's own examples, unscaled, before the reduction.",
+    ),
+    Statistic("loss", "Local loss", "Mean loss of the replica's own examples.", "linear"),
+    Statistic(
+        "step_seconds",
+        "Step time",
+        "Seconds a step took on the replica's process, mean over its execution.",
+        "linear",
+    ),
+    Statistic(
+        "wait_seconds",
+        "Time in the reduction",
+        "Seconds from the replica's own gradients to the reduced ones: the transfer, and waiting "
+        "for slower replicas.",
+        "linear",
+    ),
+)
+
+#: Quantities of `disttrain/histograms` that every variable has. Slots follow them.
+HISTOGRAM_QUANTITIES = (
+    Statistic("weight", "Weights", "The variable after the update."),
+    Statistic("gradient", "Gradients", "The gradient after reduction, before clipping."),
+    Statistic("update", "Updates", "The true change of the variable in this step."),
+)
+
+#: A histogram's first bins count elements by kind; a negative one is counted by magnitude, too.
+COUNTS = ("zero", "negative", "nan", "infinity")
+
+#: Then bin k counts magnitudes in [2^k, 2^(k+1)); the first and the last take what lies beyond.
+EXPONENTS = tuple(range(-72, 24))
+
+#: The last axis of `disttrain/histograms`: names of counts, then exponents.
+BINS = (*COUNTS, *EXPONENTS)
 
 SLOT_PREFIX = "slot/"
 
@@ -135,14 +179,50 @@ def layer_statistics(slots):
     return (*LAYER_STATISTICS, *(slot_statistic(slot) for slot in slots), UPDATE_COSINE)
 
 
+def histogram_quantities(slots):
+    """All quantities of `disttrain/histograms` for the slots given by name, in order."""
+    return (*HISTOGRAM_QUANTITIES, *(_slot_values(slot) for slot in slots))
+
+
+def _slot_values(slot):
+    label = slot.replace("_", " ").capitalize()
+    return Statistic(SLOT_PREFIX + slot, label, f"The optimizer's slot {slot}.")
+
+
+_LOCAL_NORM_PREFIX = "gradient_norm/"
+
+
+def local_gradient_norm(path):
+    """The column of `disttrain/replicas` for one variable, such as `gradient_norm/dense/kernel`."""
+    return Statistic(
+        _LOCAL_NORM_PREFIX + path,
+        f"Local gradient norm of {path}",
+        f"L2 norm of the gradient of {path} for the replica's own examples.",
+    )
+
+
+_TABLES = {
+    LAYERS: (*LAYER_STATISTICS, UPDATE_COSINE),
+    STEPS: STEP_QUANTITIES,
+    REPLICAS: REPLICA_QUANTITIES,
+    HISTOGRAMS: HISTOGRAM_QUANTITIES,
+}
+
+_FAMILIES = {
+    LAYERS: (SLOT_PREFIX, slot_statistic),
+    REPLICAS: (_LOCAL_NORM_PREFIX, local_gradient_norm),
+    HISTOGRAMS: (SLOT_PREFIX, _slot_values),
+}
+
+
 def describe(name, tag=LAYERS):
     """The `Statistic` of a tag's column; one made from the name itself for an unknown column."""
-    known = STEP_QUANTITIES if tag == STEPS else (*LAYER_STATISTICS, UPDATE_COSINE)
-    for statistic in known:
+    for statistic in _TABLES[tag]:
         if statistic.name == name:
             return statistic
-    if tag == LAYERS and name.startswith(SLOT_PREFIX):
-        return slot_statistic(name.removeprefix(SLOT_PREFIX))
+    prefix, make = _FAMILIES.get(tag, ("", None))
+    if make is not None and name.startswith(prefix):
+        return make(name.removeprefix(prefix))
     return Statistic(name, name, "", "linear")
 
 
@@ -153,7 +233,7 @@ def part_tag(tag, part):
 
 def parse_tag(tag):
     """The inverse of `part_tag`: `(tag, part)`, or `None` for a tag that is not ours."""
-    match = re.fullmatch(r"(disttrain/[a-z]+)/(\d{1,9})", tag)
+    match = re.fullmatch(r"(disttrain/[a-z]+)/([0-9]{1,9})", tag)
     if match is None or match[1] not in TAGS:
         return None
     return match[1], int(match[2])
@@ -164,12 +244,14 @@ class Part:
     """What the metadata of a part says about its axes.
 
     Attributes:
-        columns: Names of the last axis: statistics for layers, quantities otherwise.
+        columns: Names of statistics for layers, of quantities otherwise: the last axis of a record,
+            but for histograms, where `bins` is behind it.
         variables: Objects with `path`, `shape`, `dtype`, `trainable` and `slots` (slot name to an
             object with `dtype` and `bytes`), in model order. Empty where the part has no such axis.
         optimizer: The optimizer's configuration, as JSON values.
         replicas: Number of replicas of the run.
         version: Schema version that wrote the part.
+        bins: The last axis of histograms, as `BINS`; empty elsewhere.
     """
 
     columns: tuple
@@ -177,6 +259,17 @@ class Part:
     optimizer: dict = dataclasses.field(default_factory=dict)
     replicas: int = 1
     version: int = VERSION
+    bins: tuple = ()
+
+    def shape(self, tag):
+        """The shape of a record of this part, a tuple."""
+        rows = {
+            LAYERS: (len(self.variables),),
+            HISTOGRAMS: (len(self.variables),),
+            REPLICAS: (self.replicas,),
+        }.get(tag, ())
+        bins = (len(self.bins),) if tag == HISTOGRAMS else ()
+        return (*rows, len(self.columns), *bins)
 
 
 def encode(tag, part):
@@ -188,6 +281,7 @@ def encode(tag, part):
         "variables": list(part.variables),
         "optimizer": part.optimizer,
         "replicas": part.replicas,
+        **({"bins": list(part.bins)} if part.bins else {}),
     }
     return json.dumps(content, separators=(",", ":")).encode()
 
@@ -209,6 +303,7 @@ def decode(content):
         version = int(data["version"])
         replicas = int(data.get("replicas", 1))
         optimizer = dict(data.get("optimizer") or {})
+        bins = _list(data.get("bins", []))
         paths = [variable["path"] for variable in variables]
     except _DAMAGE as error:
         raise ValueError(f"the metadata of a disttrain part cannot be read: {error!r}") from error
@@ -219,7 +314,11 @@ def decode(content):
         )
     if not all(isinstance(name, str) for name in (*columns, *paths)):
         raise ValueError("the metadata of a disttrain part names an axis with something not text")
-    return Part(columns, variables, optimizer, replicas, version)
+    if replicas < 1:
+        raise ValueError(f"the metadata of a disttrain part says {replicas} replicas")
+    if not all(type(name) in (str, int) for name in bins):
+        raise ValueError("the metadata of a disttrain part names a bin with something else")
+    return Part(columns, variables, optimizer, replicas, version, bins)
 
 
 def _list(value):

@@ -5,7 +5,9 @@ keeps them. What cannot be read is left out and reported. Bucketing and answers 
 """
 
 import collections
+import collections.abc
 import dataclasses
+import functools
 import logging
 import math
 import threading
@@ -13,14 +15,19 @@ import threading
 import numpy as np
 from tensorboard.data import provider
 
-from tensorboard_plugin import metadata
+from tensorboard_plugin import cache, metadata
 
 logger = logging.getLogger(__name__)
 
 #: The provider samples at random above this many records, so it is above any part's number.
 EVERY_RECORD = 2**31 - 1
 
+#: How many bytes of values are kept, and of steps and wall times, which say what to read again.
 CACHE_BYTES = 2**28
+INDEX_BYTES = 2**26
+
+#: Metadata that claims more replicas is damaged; the axis would outgrow any answer.
+MAX_REPLICAS = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +74,54 @@ class Records:
     values: np.ndarray
     problems: tuple = ()
 
+    def locate(self, rows):
+        """Where some records are; see `Opened.locate`."""
+        return self.values, rows, np.ones(len(rows), bool)
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A part whose steps and wall times are known, and whose values are read when wanted.
+
+    Many parts can be open while the values of one are in memory.
+
+    Attributes:
+        steps: `[n]` int64.
+        wall_times: `[n]` float64 seconds.
+        problems: `Problem`s of the part.
+        read: Function without arguments that gives its `Records`.
+    """
+
+    steps: np.ndarray
+    wall_times: np.ndarray
+    problems: tuple
+    read: collections.abc.Callable
+
+    def locate(self, rows):
+        """Reads the values, and finds some of the records among them.
+
+        Args:
+            rows: `[k]` int64, indices into `steps`.
+
+        Returns:
+            `(values, found, kept)`: the values of the whole part, the rows of it where the
+            records are, and `[k]` bool, false for a record that is gone. Only a part that changed
+            between two reads, as it does while a training writes it, has its records elsewhere.
+        """
+        records = self.read()
+        if np.array_equal(records.steps, self.steps) and np.array_equal(
+            records.wall_times, self.wall_times
+        ):
+            return records.locate(rows)
+        now = {stamp: row for row, stamp in enumerate(_stamps(records, slice(None)))}
+        found = np.array([now.get(stamp, -1) for stamp in _stamps(self, rows)], np.int64)
+        return records.values, found[found >= 0], found >= 0
+
+
+def _stamps(records, rows):
+    steps, wall_times = records.steps[rows], records.wall_times[rows]
+    return zip(steps.tolist(), wall_times.tolist(), strict=True)
+
 
 def list_runs(data_provider, ctx, experiment, runs=None):
     """Lists runs that hold our data.
@@ -100,6 +155,7 @@ def _listing(tags):
         kind, number = parsed
         try:
             part = metadata.decode(series.plugin_content)
+            _check_replicas(kind, part)
         except ValueError as error:
             problems.append(Problem(tag, str(error)))
             continue
@@ -111,6 +167,11 @@ def _listing(tags):
         max((_or(series.max_step, -1) for series in tags.values()), default=-1),
         max((_or(series.max_wall_time, 0.0) for series in tags.values()), default=0.0),
     )
+
+
+def _check_replicas(kind, part):
+    if kind == metadata.REPLICAS and not 1 <= part.replicas <= MAX_REPLICAS:
+        raise ValueError(f"the metadata of a disttrain part claims {part.replicas} replicas")
 
 
 def _number(item):
@@ -137,41 +198,53 @@ class PartReader:
 
     def __init__(self, data_provider, cache_bytes=CACHE_BYTES):
         self._provider = data_provider
-        self._cache_bytes = cache_bytes
-        self._cache = collections.OrderedDict()
-        self._lock = threading.Lock()
+        self._records = cache.Cache(cache_bytes)
+        self._indices = cache.Cache(INDEX_BYTES)
+        self._reading = threading.Lock()
 
     def read(self, ctx, experiment, run, listed):
         """All `Records` of a `ListedPart`, in the order written."""
-        key = (experiment, run, listed.tag)
-        stamp = (listed.max_step, listed.max_wall_time, listed.part.columns)
-        with self._lock:
-            cached = self._cache.get(key)
-            if cached is not None and cached[0] == stamp:
-                self._cache.move_to_end(key)
-                return cached[1]
-        answer = self._provider.read_tensors(
-            ctx,
-            experiment_id=experiment,
-            plugin_name=metadata.PLUGIN_NAME,
-            downsample=EVERY_RECORD,
-            run_tag_filter=provider.RunTagFilter(runs=[run], tags=[listed.tag]),
-        )
-        records = _stack(listed, answer.get(run, {}).get(listed.tag, []))
-        with self._lock:
-            self._cache.pop(key, None)
-            self._cache[key] = (stamp, records)
-            held = sum(kept.values.nbytes for _, kept in self._cache.values())
-            while held > self._cache_bytes:
-                _, (_, dropped) = self._cache.popitem(last=False)
-                held -= dropped.values.nbytes
+        key, stamp = _key(experiment, run, listed)
+        records = self._records.get(key, stamp)
+        if records is not None:
+            return records
+        # Requests come on many threads. One at a time reads, so that no part is read by two.
+        with self._reading:
+            records = self._records.get(key, stamp)
+            if records is not None:
+                return records
+            answer = self._provider.read_tensors(
+                ctx,
+                experiment_id=experiment,
+                plugin_name=metadata.PLUGIN_NAME,
+                downsample=EVERY_RECORD,
+                run_tag_filter=provider.RunTagFilter(runs=[run], tags=[listed.tag]),
+            )
+            records = _stack(listed, answer.get(run, {}).get(listed.tag, []))
+            index = (records.steps, records.wall_times, records.problems)
+            self._records.put(key, stamp, records, records.values.nbytes)
+            self._indices.put(key, stamp, index, records.steps.nbytes + records.wall_times.nbytes)
         return records
+
+    def open(self, ctx, experiment, run, listed):
+        """A `ListedPart` as `Opened`; it is read here only if its steps are not known yet."""
+        index = self._indices.get(*_key(experiment, run, listed))
+        if index is None:
+            records = self.read(ctx, experiment, run, listed)
+            index = (records.steps, records.wall_times, records.problems)
+        return Opened(*index, functools.partial(self.read, ctx, experiment, run, listed))
+
+
+def _key(experiment, run, listed):
+    """What a part is cached under, and what differs once it has other records."""
+    shape = listed.part.shape(metadata.parse_tag(listed.tag)[0])
+    stamp = (listed.max_step, listed.max_wall_time, listed.part.columns, shape)
+    return (experiment, run, listed.tag), stamp
 
 
 def _stack(listed, data):
     part = listed.part
-    layers = listed.tag.startswith(metadata.LAYERS + "/")
-    shape = (len(part.variables), len(part.columns)) if layers else (len(part.columns),)
+    shape = part.shape(metadata.parse_tag(listed.tag)[0])
     fits = [d for d in data if d.numpy.shape == shape and d.numpy.dtype.kind in "fiu"]
     problems = ()
     if len(fits) < len(data):

@@ -59,7 +59,9 @@ class Plugin(base_plugin.TBPlugin):
             "/variables": self._variables,
             "/heatmap": self._heatmap,
             "/series": self._series,
+            "/histograms": self._histograms,
             "/steps": self._steps,
+            "/replicas": self._replicas,
         }
         apps = {path: _application(answer) for path, answer in routes.items()}
         for name in STATIC_FILES:
@@ -92,9 +94,21 @@ class Plugin(base_plugin.TBPlugin):
         answer = self._reader.series(ctx, experiment, run, variables, statistics, **window)
         return _arrays(request, answer)
 
+    def _histograms(self, request, ctx, experiment):
+        run, quantity = _text(request, "run"), _text(request, "quantity")
+        variables, window = _texts(request, "variable"), _window(request)
+        answer = self._reader.histograms(ctx, experiment, run, variables, quantity, **window)
+        return _arrays(request, answer)
+
     def _steps(self, request, ctx, experiment):
         run = _text(request, "run")
         return _arrays(request, self._reader.steps(ctx, experiment, run, **_window(request)))
+
+    def _replicas(self, request, ctx, experiment):
+        run, window = _text(request, "run"), _window(request)
+        quantities = _texts(request, "quantity") if "quantity" in request.args else None
+        answer = self._reader.replicas(ctx, experiment, run, quantities, **window)
+        return _arrays(request, answer)
 
 
 def _application(answer):

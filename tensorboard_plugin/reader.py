@@ -32,8 +32,10 @@ class Reader:
         Returns:
             JSON values: `version`, `limits` (`columns` and `cells` of any answer) and `runs`, each
             with `name`, `last_step`, `last_wall_time` (seconds), `parts`, `replicas`, `variables`
-            (their number), `optimizer`, `statistics` and `quantities` (what `metadata.Statistic`
-            holds), and `problems` (`tag` and `message`).
+            (their number), `optimizer`, `tags` (those of `metadata.TAGS` that it holds), the
+            columns of each tag as `statistics`, `quantities`, `replica_quantities` and
+            `histogram_quantities` (what `metadata.Statistic` holds), and `problems` (`tag` and
+            `message`).
         """
         listings = parts.list_runs(self._provider, ctx, experiment)
         newest_first = sorted(listings.items(), key=_newest_first)
@@ -47,11 +49,17 @@ class Reader:
         """The variables of a run in model order, over all its parts.
 
         Returns:
-            JSON values: `run` and `variables`, each with what `joined.Variable` holds.
+            JSON values: `run`, `variables`, each with what `joined.Variable` holds, and
+            `histograms`, the paths of those that have histograms.
         """
-        layers = _metadata(self._listing(ctx, experiment, run), metadata.LAYERS)
-        variables = joined.merge_variables(layers)
-        return {"run": run, "variables": [dataclasses.asdict(v) for v in variables]}
+        listing = self._listing(ctx, experiment, run)
+        variables = joined.merge_variables(_metadata(listing, metadata.LAYERS))
+        counted = joined.merge_variables(_metadata(listing, metadata.HISTOGRAMS))
+        return {
+            "run": run,
+            "variables": [dataclasses.asdict(variable) for variable in variables],
+            "histograms": [variable.path for variable in counted],
+        }
 
     def heatmap(self, ctx, experiment, run, statistic, columns, start=None, end=None):
         """One statistic of every variable over the recorded steps.
@@ -80,7 +88,11 @@ class Reader:
             **_axis(records, bounds),
             "problems": problems,
         }
-        summed = buckets.bucket(*records.layers(statistic, paths), bounds)
+        portions = (
+            (places, values[..., 0], recorded[..., 0])
+            for places, values, recorded in records.layer_portions([statistic], paths)
+        )
+        summed = buckets.collect(portions, bounds, (len(paths),))
         return answers.from_buckets(header, summed)
 
     def series(self, ctx, experiment, run, variables, statistics, columns, start=None, end=None):
@@ -109,8 +121,47 @@ class Reader:
             **_axis(records, bounds),
             "problems": problems,
         }
-        summed = [buckets.bucket(*records.layers(name, variables), bounds) for name in statistics]
-        return answers.from_buckets(header, buckets.stack(summed))
+        portions = records.layer_portions(statistics, variables)
+        summed = buckets.collect(portions, bounds, (len(variables), len(statistics)))
+        return answers.from_buckets(header, summed)
+
+    def histograms(self, ctx, experiment, run, variables, quantity, columns, start=None, end=None):
+        """How the magnitudes of some variables' elements spread, over the recorded steps.
+
+        A count is the mean over the records of a column, so that the counts of a variable add up
+        to its number of elements however many records a column holds.
+
+        Args:
+            variables: Paths of variables, at least one.
+            quantity: The name of a column of `disttrain/histograms`.
+
+        Returns:
+            `(header, arrays, recorded)` for `answers`; the only array is `mean`, `[variables,
+            columns, bins]`. The header has `run`, `variables`, `quantity`, `bins` (as
+            `metadata.BINS`) and `_axis`'s fields.
+        """
+        listing = self._listing(ctx, experiment, run)
+        counted = _metadata(listing, metadata.HISTOGRAMS)
+        known = [variable.path for variable in joined.merge_variables(counted)]
+        _known("histogram of the variable", variables, known)
+        _known("histogram of the quantity", [quantity], joined.merge_columns(counted))
+        bins = joined.merge_bins(counted)
+        _bounded(columns, len(variables) * len(bins))
+        records, problems = self._join(
+            ctx, experiment, run, listing, metadata.HISTOGRAMS, start, end
+        )
+        bounds = buckets.edges(len(records.steps), columns)
+        header = {
+            "run": run,
+            "variables": variables,
+            "quantity": _described([quantity], metadata.HISTOGRAMS)[0],
+            "bins": bins,
+            **_axis(records, bounds),
+            "problems": problems,
+        }
+        portions = records.histogram_portions(quantity, variables, bins)
+        summed = buckets.collect(portions, bounds, (len(variables), len(bins)))
+        return answers.from_histograms(header, summed)
 
     def steps(self, ctx, experiment, run, columns, start=None, end=None):
         """Every quantity of the run as a whole over the recorded steps.
@@ -130,7 +181,40 @@ class Reader:
             **_axis(records, bounds),
             "problems": problems,
         }
-        return answers.from_buckets(header, buckets.bucket(*records.quantities(names), bounds))
+        summed = buckets.collect(records.quantity_portions(names), bounds, (len(names),))
+        return answers.from_buckets(header, summed)
+
+    def replicas(self, ctx, experiment, run, quantities, columns, start=None, end=None):
+        """Quantities of each replica over the recorded steps.
+
+        Args:
+            quantities: Names of columns of `disttrain/replicas`, or `None` for all.
+
+        Returns:
+            `(header, arrays, recorded)` for `answers`; arrays are `[replicas, quantities,
+            columns]`, with as many replicas as the run ever had. The header has `run`, `replicas`
+            (their number), `quantities` and `_axis`'s fields.
+        """
+        listing = self._listing(ctx, experiment, run)
+        local = _metadata(listing, metadata.REPLICAS)
+        names = joined.merge_columns(local)
+        if quantities is not None:
+            _known("quantity of replicas", quantities, names)
+            names = quantities
+        replicas = max((part.replicas for part in local), default=0)
+        _bounded(columns, replicas * len(names))
+        records, problems = self._join(ctx, experiment, run, listing, metadata.REPLICAS, start, end)
+        bounds = buckets.edges(len(records.steps), columns)
+        header = {
+            "run": run,
+            "replicas": replicas,
+            "quantities": _described(names, metadata.REPLICAS),
+            **_axis(records, bounds),
+            "problems": problems,
+        }
+        portions = records.replica_portions(names, replicas)
+        summed = buckets.collect(portions, bounds, (replicas, len(names)))
+        return answers.from_buckets(header, summed)
 
     def _listing(self, ctx, experiment, run):
         listing = parts.list_runs(self._provider, ctx, experiment, [run]).get(run)
@@ -142,16 +226,15 @@ class Reader:
         listed = listing.parts.get(kind, [])
         if start is not None:
             listed = parts.from_step(listed, start)
-        records = [self._parts.read(ctx, experiment, run, part) for part in listed]
-        found = [*listing.problems, *(problem for read in records for problem in read.problems)]
+        records = [self._parts.open(ctx, experiment, run, part) for part in listed]
+        found = [*listing.problems, *(problem for part in records for problem in part.problems)]
         whole = joined.Joined([item.part for item in listed], records, start, end)
         return whole, [dataclasses.asdict(problem) for problem in found]
 
 
 def _summary(name, listing):
-    layers = _metadata(listing, metadata.LAYERS)
-    steps = _metadata(listing, metadata.STEPS)
-    newest = (layers or steps or [metadata.Part(())])[-1]
+    layers, steps, replicas, histograms = (_metadata(listing, tag) for tag in metadata.TAGS)
+    newest = (layers or steps or replicas or histograms or [metadata.Part(())])[-1]
     return {
         "name": name,
         "last_step": listing.last_step,
@@ -160,8 +243,11 @@ def _summary(name, listing):
         "replicas": newest.replicas,
         "variables": len(joined.merge_variables(layers)),
         "optimizer": newest.optimizer,
+        "tags": [tag for tag in metadata.TAGS if listing.parts.get(tag)],
         "statistics": _described(joined.merge_columns(layers), metadata.LAYERS),
         "quantities": _described(joined.merge_columns(steps), metadata.STEPS),
+        "replica_quantities": _described(joined.merge_columns(replicas), metadata.REPLICAS),
+        "histogram_quantities": _described(joined.merge_columns(histograms), metadata.HISTOGRAMS),
         "problems": [dataclasses.asdict(problem) for problem in listing.problems],
     }
 
@@ -187,9 +273,10 @@ def _known(what, names, known):
 
 def _bounded(columns, rows):
     if columns * rows > MAX_CELLS:
+        most = MAX_CELLS // rows
+        advice = f"at most {most} columns" if most else "fewer variables or quantities"
         raise errors.InvalidArgumentError(
-            f"{rows} rows of {columns} columns are more than {MAX_CELLS} cells; "
-            f"ask for at most {MAX_CELLS // rows} columns"
+            f"{rows} rows of {columns} columns are more than {MAX_CELLS} cells; ask for {advice}"
         )
 
 

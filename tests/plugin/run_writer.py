@@ -4,6 +4,8 @@
 transformer, whose values follow the formulas given there, for the server and page tests.
 """
 
+import math
+
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -13,6 +15,9 @@ from tensorboard_plugin import metadata
 
 #: Wall time of step 0, in seconds since the epoch.
 EPOCH = 1_700_000_000.0
+
+#: Number of replicas of the made-up training.
+REPLICAS = 4
 
 
 def variable(path, shape=(4, 4), slots=("momentum",), trainable=True):
@@ -38,6 +43,32 @@ def steps_part(replicas=2):
     """The metadata of a part of `disttrain/steps`."""
     columns = tuple(quantity.name for quantity in metadata.STEP_QUANTITIES)
     return metadata.Part(columns, replicas=replicas)
+
+
+def replicas_part(replicas=2, paths=()):
+    """The metadata of a part of `disttrain/replicas`, with a column for each of some variables."""
+    local = [metadata.local_gradient_norm(path) for path in paths]
+    columns = tuple(quantity.name for quantity in (*metadata.REPLICA_QUANTITIES, *local))
+    return metadata.Part(columns, replicas=replicas)
+
+
+def histograms_part(variables, slots=("momentum",), bins=metadata.BINS, replicas=2):
+    """The metadata of a part of `disttrain/histograms`."""
+    columns = tuple(quantity.name for quantity in metadata.histogram_quantities(slots))
+    return metadata.Part(columns, tuple(variables), replicas=replicas, bins=tuple(bins))
+
+
+def normal_histogram(elements, deviation):
+    """Counts, `[len(metadata.BINS)]`, of normal elements around 0; all are 0 without deviation."""
+    counts = np.zeros(len(metadata.BINS))
+    if not deviation > 0:
+        counts[metadata.BINS.index("zero")] = elements
+        return counts
+    edges = [2.0**exponent / (deviation * math.sqrt(2)) for exponent in metadata.EXPONENTS[1:]]
+    below = np.round([0, *(elements * math.erf(edge) for edge in edges), elements])
+    counts[len(metadata.COUNTS) :] = np.diff(below)
+    counts[metadata.BINS.index("negative")] = elements // 2
+    return counts
 
 
 class RunWriter:
@@ -99,17 +130,21 @@ def write_training(directory, records=300, every=10, blocks=4, seed=0, nan_at=17
 
     The `update_ratio` follows warmup and decay and is 0 for `position/embeddings` in the first
     tenth of the run. From record `nan_at`, the gradient of the middle block's attention output is
-    not finite for three records.
+    not finite for three records, on replica 1. The last replica is the slowest: the others wait
+    for it. Every tenth record has histograms, of normal elements.
     """
-    rng = np.random.default_rng(seed)
+    rng, local_rng = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     slots = ("momentum", "velocity")
     variables = [variable(path, shape, slots) for path, shape in transformer(blocks)]
-    part, whole = layers_part(variables, slots, 4), steps_part(4)
+    part, whole = layers_part(variables, slots, REPLICAS), steps_part(REPLICAS)
     column = {name: index for index, name in enumerate(part.columns)}
     norm = np.array([np.sqrt(np.prod(item["shape"])) * 0.05 for item in variables])
     depth = rng.normal(0, 0.35, len(variables)) + np.linspace(0.5, -0.5, len(variables))
     noise = np.zeros(len(variables))
     paths = [item["path"] for item in variables]
+    size = np.array([np.prod(item["shape"], dtype=int) for item in variables])
+    local_part = replicas_part(REPLICAS, paths)
+    counted = histograms_part(variables, slots, replicas=REPLICAS)
     broken = paths.index(f"transformer/block_{blocks // 2}/attention/output/kernel")
     with RunWriter(directory) as writer:
         for record in range(records):
@@ -137,7 +172,49 @@ def write_training(directory, records=300, every=10, blocks=4, seed=0, nan_at=17
                 values[broken, column["nonfinite"]] = 12
             loss = 2.2 + 6.8 * np.exp(-5 * done) + rng.normal(0, 0.08)
             quantities = [loss, rate, np.linalg.norm(gradient), 1, 1, 0, 0.04, 1600, np.nan]
+            spoilt = broken if nan_at <= record < nan_at + 3 else None
+            local = _local_values(local_rng, loss, gradient, spoilt)
             step = record * every
             writer.record(metadata.LAYERS, 0, part, step, values)
             writer.record(metadata.STEPS, 0, whole, step, quantities)
+            writer.record(metadata.REPLICAS, 0, local_part, step, local)
+            if record % 10 == 0:
+                names = ("weight_norm", "gradient_norm", "update_norm", *map(_slot, slots))
+                counts = _counts(size, values[:, [column[name] for name in names]], spoilt)
+                writer.record(metadata.HISTOGRAMS, 0, counted, step, counts)
     return directory
+
+
+def _slot(slot):
+    return metadata.SLOT_PREFIX + slot
+
+
+def _local_values(rng, loss, gradient, spoilt):
+    """A record of `disttrain/replicas`; the last replica is slow, and 1 may spoil a variable."""
+    values = np.zeros((REPLICAS, len(metadata.REPLICA_QUANTITIES) + len(gradient)))
+    norm, local_loss, seconds, wait = range(len(metadata.REPLICA_QUANTITIES))
+    local = gradient * rng.uniform(1, 1.5, (REPLICAS, len(gradient)))
+    if spoilt is not None:
+        local[1, spoilt] = np.inf
+    values[:, wait + 1 :] = local
+    values[:, norm] = np.sqrt(np.square(local).sum(axis=1))
+    values[:, local_loss] = loss + rng.normal(0, 0.1, REPLICAS)
+    values[:, seconds] = 0.04
+    values[:, wait] = rng.uniform(0.010, 0.014, REPLICAS)
+    values[-1, wait] = 0.001
+    return values
+
+
+def _counts(sizes, norms, spoilt):
+    """A record of `disttrain/histograms`, `[variables, quantities, bins]`, of normal elements."""
+    deviations = np.nan_to_num(norms, posinf=0) / np.sqrt(sizes)[:, None]
+    counts = np.array(
+        [
+            [normal_histogram(elements, deviation) for deviation in row]
+            for elements, row in zip(sizes, deviations, strict=True)
+        ]
+    )
+    if spoilt is not None:
+        counts[spoilt, 1, metadata.BINS.index("nan")] = 12
+        counts[spoilt, 1, metadata.BINS.index("zero")] = sizes[spoilt] - 12
+    return counts

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from tensorboard_plugin import metadata
-from tests.plugin.run_writer import layers_part, steps_part, variable
+from tests.plugin.run_writer import (
+    histograms_part,
+    layers_part,
+    replicas_part,
+    steps_part,
+    variable,
+)
+
+VARIABLES = (variable("a/kernel"), variable("b<>&/ü", ()))
 
 
 @pytest.mark.parametrize("tag", metadata.TAGS)
@@ -35,16 +43,47 @@ def test_a_foreign_tag_is_no_tag_of_ours(tag):
 @pytest.mark.parametrize(
     ("tag", "part"),
     [
-        (metadata.LAYERS, layers_part([variable("a/kernel"), variable("b<>&/ü", ())])),
+        (metadata.LAYERS, layers_part(VARIABLES)),
         (metadata.STEPS, steps_part()),
+        (metadata.REPLICAS, replicas_part(8, ["a/kernel", "b<>&/ü"])),
+        (metadata.HISTOGRAMS, histograms_part(VARIABLES)),
+        (metadata.HISTOGRAMS, histograms_part(VARIABLES, bins=("zero", -3, 0, 2, "new"))),
     ],
 )
 def test_a_part_survives_the_round_trip(tag, part):
     assert metadata.decode(metadata.encode(tag, part)) == part
 
 
-def _damaged(**changes):
-    content = json.loads(metadata.encode(metadata.LAYERS, layers_part([variable("a")])))
+def test_only_histograms_have_bins():
+    assert "bins" in json.loads(metadata.encode(metadata.HISTOGRAMS, histograms_part(VARIABLES)))
+    for tag, part in ((metadata.LAYERS, layers_part(VARIABLES)), (metadata.STEPS, steps_part())):
+        assert "bins" not in json.loads(metadata.encode(tag, part))
+
+
+@pytest.mark.parametrize(
+    ("tag", "part", "shape"),
+    [
+        (metadata.LAYERS, layers_part(VARIABLES), (2, 9)),
+        (metadata.STEPS, steps_part(), (9,)),
+        (metadata.REPLICAS, replicas_part(8), (8, 4)),
+        (metadata.REPLICAS, replicas_part(1, ["a", "b"]), (1, 6)),
+        (metadata.HISTOGRAMS, histograms_part(VARIABLES), (2, 4, 100)),
+        (metadata.HISTOGRAMS, histograms_part(VARIABLES, (), ("zero", -3)), (2, 3, 2)),
+    ],
+)
+def test_a_part_knows_the_shape_of_its_records(tag, part, shape):
+    assert part.shape(tag) == shape
+
+
+def test_bins_are_counts_and_then_every_exponent():
+    assert metadata.BINS[:4] == ("zero", "negative", "nan", "infinity")
+    exponents = metadata.BINS[4:]
+    assert exponents == tuple(range(exponents[0], exponents[-1] + 1))
+    assert exponents[0] < 0 < exponents[-1]
+
+
+def _damaged(tag=metadata.LAYERS, part=None, **changes):
+    content = json.loads(metadata.encode(tag, part or layers_part([variable("a")])))
     content.update(changes)
     return json.dumps({k: v for k, v in content.items() if v is not ...}, default=str).encode()
 
@@ -72,6 +111,10 @@ def _damaged(**changes):
         _damaged(optimizer=[1]),
         _damaged(optimizer="sgd"),
         _damaged(replicas=None),
+        *[
+            _damaged(metadata.HISTOGRAMS, histograms_part(VARIABLES), bins=bins)
+            for bins in ("zero", 7, None, {"zero": 1}, ["zero", None], [0.5], [True], [[1]])
+        ],
     ],
 )
 def test_damaged_metadata_is_a_value_error(content):
@@ -95,13 +138,45 @@ def test_a_name_means_another_thing_for_layers_than_for_steps():
     assert metadata.describe("gradient_norm", metadata.STEPS).label == "Global gradient norm"
 
 
-def test_an_unknown_column_is_described_by_its_name():
+def test_a_quantity_means_another_thing_for_each_tag():
+    labels = [metadata.describe("gradient_norm", tag).label for tag in metadata.TAGS[:3]]
+    assert labels == ["Gradient norm", "Global gradient norm", "Local gradient norm"]
+    assert metadata.describe("slot/velocity", metadata.LAYERS).label == "Velocity norm"
+    assert metadata.describe("slot/velocity", metadata.HISTOGRAMS).label == "Velocity"
+    assert metadata.describe("gradient_norm/a/b", metadata.LAYERS).label == "gradient_norm/a/b"
+
+
+@pytest.mark.parametrize("tag", metadata.TAGS)
+def test_an_unknown_column_is_described_by_its_name(tag):
+    found = metadata.describe("invented", tag)
+    assert (found.name, found.label, found.scale) == ("invented", "invented", "linear")
+
+
+def test_a_family_describes_columns_it_never_saw():
     assert metadata.describe("slot/second_moment").label == "Second moment norm"
-    assert metadata.describe("invented").label == "invented"
+    local = metadata.describe("gradient_norm/dense/kernel", metadata.REPLICAS)
+    assert local == metadata.local_gradient_norm("dense/kernel")
+    assert local.name == "gradient_norm/dense/kernel"
+    assert "dense/kernel" in local.description
 
 
-def test_every_statistic_is_described():
-    for statistic in (*metadata.layer_statistics(["momentum"]), *metadata.STEP_QUANTITIES):
+SLOTS = ["momentum", "second_moment"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "statistics"),
+    [
+        (metadata.LAYERS, metadata.layer_statistics(SLOTS)),
+        (metadata.STEPS, metadata.STEP_QUANTITIES),
+        (metadata.REPLICAS, (*metadata.REPLICA_QUANTITIES, metadata.local_gradient_norm("a/b"))),
+        (metadata.HISTOGRAMS, metadata.histogram_quantities(SLOTS)),
+    ],
+)
+def test_every_column_is_described(tag, statistics):
+    names = [statistic.name for statistic in statistics]
+    assert len(names) == len(set(names))
+    for statistic in statistics:
+        assert metadata.describe(statistic.name, tag) == statistic
         assert statistic.label
         assert statistic.description.endswith(".")
         assert statistic.scale in ("log", "linear")

@@ -10,7 +10,7 @@ import pytest
 
 from tensorboard_plugin import metadata, plugin, reader
 from tests.plugin.conftest import HOSTILE, HOSTILE_RUN, PLAIN_RECORDS
-from tests.plugin.run_writer import EPOCH
+from tests.plugin.run_writer import EPOCH, transformer
 from tests.plugin.test_reader import decode_binary
 
 pytestmark = pytest.mark.timeout(120)
@@ -20,8 +20,12 @@ ROUTES = {
     "variables": {"run": "plain"},
     "heatmap": {"run": "plain", "statistic": "update_ratio"},
     "series": {"run": "plain", "variable": "logits/kernel", "statistic": "update_ratio"},
+    "histograms": {"run": "plain", "variable": "logits/kernel", "quantity": "gradient"},
     "steps": {"run": "plain"},
+    "replicas": {"run": "plain"},
 }
+
+PATHS = [path for path, _ in transformer(1)]
 
 
 def test_runs_tells_what_each_run_holds(server):
@@ -40,6 +44,14 @@ def test_runs_tells_what_each_run_holds(server):
     assert (ratio["label"], ratio["scale"], ratio["target"]) == ("Update ratio", "log", 0.001)
     quantities = [item["name"] for item in plain["quantities"]]
     assert quantities == [item.name for item in metadata.STEP_QUANTITIES]
+    assert plain["tags"] == list(metadata.TAGS)
+    assert changed["tags"] == [metadata.LAYERS, metadata.STEPS]
+    local = {item["name"]: item["label"] for item in plain["replica_quantities"]}
+    assert local["wait_seconds"] == "Time in the reduction"
+    assert local["gradient_norm/logits/kernel"] == "Local gradient norm of logits/kernel"
+    counted = [item["name"] for item in plain["histogram_quantities"]]
+    assert counted == ["weight", "gradient", "update", "slot/momentum", "slot/velocity"]
+    assert changed["histogram_quantities"] == []
     assert (changed["parts"], changed["variables"]) == (2, 3)
     names = [item["name"] for item in changed["statistics"]]
     assert "slot/momentum" in names
@@ -47,7 +59,10 @@ def test_runs_tells_what_each_run_holds(server):
 
 
 def test_variables_come_in_model_order(server):
-    found = server.json("variables", run="changed")["variables"]
+    assert server.json("variables", run="plain")["histograms"] == PATHS
+    answer = server.json("variables", run="changed")
+    assert answer["histograms"] == []
+    found = answer["variables"]
     assert [item["path"] for item in found] == ["a/kernel", "b/kernel", "a/bias"]
     assert found[2] == {
         "path": "a/bias",
@@ -83,7 +98,7 @@ def test_heatmap_joins_parts_and_shows_what_is_not_finite(server):
     assert two["mean"][0] == [1, 1]
 
 
-@pytest.mark.parametrize("route", ["heatmap", "series", "steps"])
+@pytest.mark.parametrize("route", ["heatmap", "series", "steps", "replicas"])
 def test_binary_says_the_same_as_json(server, route):
     asked = ROUTES[route] | {"columns": 7, "start": 100, "end": 1500}
     plain = server.json(route, **asked)
@@ -168,9 +183,39 @@ def test_a_damaged_part_is_reported_beside_the_others(server):
         (400, "series", {"statistic": []}),
         (400, "steps", {"columns": "1e3"}),
         (400, "steps", {"end": "now"}),
+        (404, "replicas", {"run": "none"}),
+        (404, "replicas", {"run": "changed", "quantity": "loss"}),
+        (404, "replicas", {"quantity": "none"}),
+        (404, "replicas", {"quantity": ["loss", "none"]}),
+        (404, "replicas", {"quantity": ""}),
+        (400, "replicas", {"run": []}),
+        (400, "replicas", {"run": ["plain", "plain"]}),
+        (400, "replicas", {"columns": reader.MAX_COLUMNS + 1}),
+        (400, "replicas", {"columns": "1e3"}),
+        (400, "replicas", {"start": 5, "end": 4}),
+        (400, "replicas", {"format": "xml"}),
+        (404, "histograms", {"run": "none"}),
+        (404, "histograms", {"run": "changed"}),
+        (404, "histograms", {"variable": "none"}),
+        (404, "histograms", {"variable": ["logits/kernel", ""]}),
+        (404, "histograms", {"quantity": "none"}),
+        (404, "histograms", {"quantity": "weight_norm"}),
+        (400, "histograms", {"run": []}),
+        (400, "histograms", {"variable": []}),
+        (400, "histograms", {"quantity": []}),
+        (400, "histograms", {"quantity": ""}),
+        (400, "histograms", {"quantity": ["weight", "update"]}),
+        (400, "histograms", {"variable": PATHS, "columns": 1000}),
+        (400, "histograms", {"columns": "0"}),
+        (400, "histograms", {"end": "now"}),
+        (400, "histograms", {"start": 5, "end": 4}),
+        (400, "histograms", {"format": "xml"}),
         *[(404, "heatmap", {"run": text}) for text in HOSTILE[1:]],
         *[(404, "heatmap", {"statistic": text}) for text in HOSTILE],
         *[(404, "series", {"variable": text}) for text in HOSTILE],
+        *[(404, "histograms", {"variable": text}) for text in HOSTILE],
+        *[(404, "histograms", {"quantity": text}) for text in HOSTILE],
+        *[(404, "replicas", {"quantity": text}) for text in HOSTILE],
         *[(400, "steps", {"columns": text}) for text in HOSTILE],
     ],
 )

@@ -10,7 +10,13 @@ from tensorboard import errors
 from tensorboard.data import provider
 
 from tensorboard_plugin import answers, buckets, joined, metadata, parts, reader
-from tests.plugin.run_writer import layers_part, steps_part, variable
+from tests.plugin.run_writer import (
+    histograms_part,
+    layers_part,
+    replicas_part,
+    steps_part,
+    variable,
+)
 
 CONTEXT, EXPERIMENT = object(), "experiment"
 
@@ -125,6 +131,31 @@ def test_what_was_not_recorded_is_not_counted():
     np.testing.assert_array_equal(summed.recorded, [[False], [True]])
 
 
+@pytest.mark.parametrize("cuts", [[], [1], [250], [1, 2, 999], [100, 500, 900]])
+def test_buckets_are_the_same_in_portions(cuts):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(1000, 3)).astype(np.float32)
+    values[rng.random(values.shape) < 0.3] = np.nan
+    values[rng.random(values.shape) < 0.1] = np.inf
+    recorded = ~np.isnan(values) | (rng.random(values.shape) < 0.5)
+    bounds = buckets.edges(1000, 13)
+    whole = buckets.bucket(values, recorded, bounds)
+    places = np.split(rng.permutation(1000), cuts)
+    portions = [(np.sort(some), values[np.sort(some)], recorded[np.sort(some)]) for some in places]
+    found = buckets.collect(portions, bounds, (3,))
+    for name in ("minimum", "maximum", "nonfinite", "recorded"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-5)
+
+
+def test_records_in_no_portion_are_not_recorded():
+    portions = [(np.array([1, 4]), np.ones((2, 1), np.float32), np.ones((2, 1), bool))]
+    found = buckets.collect(portions, np.array([0, 2, 4, 6]), (1,))
+    assert found.recorded.tolist() == [[True], [False], [True]]
+    np.testing.assert_array_equal(found.mean, [[1], [np.nan], [1]])
+    np.testing.assert_array_equal(found.nonfinite, [[0], [0], [0]])
+
+
 # Joining parts
 
 
@@ -207,6 +238,25 @@ def test_a_resumed_run_shows_its_new_records():
     assert _heatmap(memory, start=5)["first_step"] == []
 
 
+def test_whole_arrays_say_what_the_answers_say():
+    memory = MemoryProvider()
+    first, second = layers_part([variable("a")]), layers_part([variable("b"), variable("a")])
+    _add_layers(memory, 0, first, _layers(first, [0, 1], lambda step: step))
+    _add_layers(memory, 1, second, _layers(second, [1, 2], lambda step: 10 * step, wall=100))
+    listed = parts.list_runs(memory, CONTEXT, EXPERIMENT)["run"].parts[metadata.LAYERS]
+    reads = parts.PartReader(memory)
+    records = [reads.read(CONTEXT, EXPERIMENT, "run", part) for part in listed]
+    whole = joined.Joined([part.part for part in listed], records)
+    values, recorded = whole.layers("weight_norm", ["a", "b"])
+    np.testing.assert_array_equal(values, [[0, np.nan], [10, 10], [20, 20]])
+    assert recorded.tolist() == [[True, False], [True, True], [True, True]]
+    steps = steps_part()
+    data = [parts.Records(np.arange(2), np.arange(2.0), np.ones((2, 9), np.float32))]
+    values, recorded = joined.Joined([steps], data).quantities(["loss", "invented"])
+    np.testing.assert_array_equal(values, [[1, np.nan], [1, np.nan]])
+    assert recorded.tolist() == [[True, False], [True, False]]
+
+
 # Ranges, columns and bounds
 
 
@@ -277,6 +327,25 @@ def test_steps_answers_every_quantity():
     np.testing.assert_array_equal(arrays["maximum"][1], [2, 4])
 
 
+def test_runs_describes_the_columns_of_every_tag_there_is():
+    memory = MemoryProvider()
+    local, counted = replicas_part(2, ["a"]), histograms_part([variable("a")])
+    memory.add("run", "disttrain/histograms/0", metadata.encode(metadata.HISTOGRAMS, counted), [])
+    memory.add("run", "disttrain/replicas/0", metadata.encode(metadata.REPLICAS, local), [])
+    _add_layers(memory, 0, ONE, [], run="other")
+    runs = {run["name"]: run for run in reader.Reader(memory).runs(CONTEXT, EXPERIMENT)["runs"]}
+    assert runs["run"]["tags"] == ["disttrain/replicas", "disttrain/histograms"]
+    assert (runs["run"]["statistics"], runs["run"]["quantities"]) == ([], [])
+    assert runs["run"]["replicas"] == 2
+    found = [item["label"] for item in runs["run"]["replica_quantities"]]
+    assert found[0] == "Local gradient norm"
+    assert found[-1] == "Local gradient norm of a"
+    found = [item["label"] for item in runs["run"]["histogram_quantities"]]
+    assert found == ["Weights", "Gradients", "Updates", "Momentum"]
+    assert runs["other"]["tags"] == ["disttrain/layers"]
+    assert runs["other"]["replica_quantities"] == runs["other"]["histogram_quantities"] == []
+
+
 # What is damaged
 
 
@@ -323,38 +392,6 @@ def test_an_unknown_run_is_not_found(name):
     with pytest.raises(errors.NotFoundError):
         reader.Reader(memory).variables(CONTEXT, EXPERIMENT, name)
     assert memory.reads == []
-
-
-# The cache
-
-
-def test_a_part_is_read_again_only_when_it_has_grown():
-    memory = MemoryProvider()
-    _add_layers(memory, 0, ONE, _layers(ONE, [0, 1], lambda step: step))
-    _add_layers(memory, 1, ONE, _layers(ONE, [2], lambda step: step))
-    asked = reader.Reader(memory)
-    for _ in range(2):
-        asked.heatmap(CONTEXT, EXPERIMENT, "run", "weight_norm", 10)
-    assert memory.reads == ["disttrain/layers/0", "disttrain/layers/1"]
-    _add_layers(memory, 1, ONE, _layers(ONE, [2, 3], lambda step: step))
-    _, arrays, _ = asked.heatmap(CONTEXT, EXPERIMENT, "run", "weight_norm", 10)
-    assert memory.reads[2:] == ["disttrain/layers/1"]
-    np.testing.assert_array_equal(arrays["mean"], [[0, 1, 2, 3]])
-
-
-def test_the_cache_stays_within_its_bytes():
-    memory = MemoryProvider()
-    for number in range(4):
-        _add_layers(memory, number, ONE, _layers(ONE, [number], lambda step: step))
-    one_record = 4 * len(ONE.columns)
-    reads = parts.PartReader(memory, cache_bytes=2 * one_record)
-    listing = parts.list_runs(memory, CONTEXT, EXPERIMENT)["run"]
-    for _ in range(2):
-        for part in listing.parts[metadata.LAYERS]:
-            reads.read(CONTEXT, EXPERIMENT, "run", part)
-    assert len(memory.reads) == 8
-    reads.read(CONTEXT, EXPERIMENT, "run", listing.parts[metadata.LAYERS][-1])
-    assert len(memory.reads) == 8
 
 
 # Answers
