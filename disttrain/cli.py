@@ -18,11 +18,20 @@ def main(arguments=None):
         help="train a small network on images; see disttrain demo --help",
         add_help=False,
     )
+    commands.add_parser(
+        "inspect",
+        help="show the layers of a run in the terminal; see disttrain inspect --help",
+        add_help=False,
+    )
     chosen, rest = parser.parse_known_args(arguments)
     if chosen.command == "demo":
         from disttrain.examples import images
 
         images.main(rest)
+    if chosen.command == "inspect":
+        from disttrain import inspect
+
+        return inspect.main(rest)
     return 0
 
 

@@ -68,7 +68,7 @@ def test_arrows_point_one_way():
         ("disttrain.eval_step", "disttrain.callbacks", "disttrain.progress"),
         ("disttrain.loop",),
         ("disttrain.trainer",),
-        ("disttrain.examples", "disttrain.cli"),
+        ("disttrain.examples", "disttrain.inspect", "disttrain.cli"),
     ]
     height = {name: i for i, names in enumerate(order) for name in names}
 
