@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from disttrain import replication as replication_module
+from disttrain.telemetry.callback import TelemetryCallback
 
 #: These write files or speak to a server; on other processes than the chief they would do it again.
 _WRITERS = (
@@ -30,6 +31,16 @@ def on_this_process(callbacks, is_chief):
         if not isinstance(callback, keras.callbacks.Callback):
             raise TypeError(f"callbacks must be keras.callbacks.Callback objects, not {callback!r}")
     return [callback for callback in listed if is_chief or not isinstance(callback, _WRITERS)]
+
+
+def refuse_telemetry(callbacks):
+    """Raises a `ValueError` where a callback would record what the trainer records."""
+    for callback in keras.tree.flatten(callbacks) if callbacks is not None else []:
+        if isinstance(callback, TelemetryCallback):
+            raise ValueError(
+                "TelemetryCallback is for Model.fit; the trainer records by itself: "
+                "Trainer(..., telemetry=disttrain.Telemetry(...), logdir=...)"
+            )
 
 
 def restores(callbacks):

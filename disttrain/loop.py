@@ -24,8 +24,8 @@ class TrainingLoop:
 
     Args:
         task: A built `disttrain.task.Task`.
-        current_step: Returns the `TrainStep` and its `Probe`, or `None` for the latter; another one
-            once a callback has switched the optimizer.
+        current_step: Returns the `TrainStep`, its `Observer` or `None`, and the `DivergenceCheck`
+            or `None`; others once a callback has switched the optimizer.
         feed: The `disttrain.data.Feed`.
         callbacks: A `keras.callbacks.CallbackList`.
         progress: A `disttrain.progress.Progress`.
@@ -39,7 +39,7 @@ class TrainingLoop:
         self._task = task
         self._replication = task.replication
         self._current_step = current_step
-        self._step, self._probe = current_step()
+        self._step, self._observer, self._check = current_step()
         self._feed = feed
         self._callbacks = callbacks
         self._progress = progress
@@ -50,10 +50,15 @@ class TrainingLoop:
         self._average = None
         self._logs = {}
         self._stop = False
+        self._batches = 0
         self.examples = 0.0
 
-    def train(self, epoch):
+    def train(self, epoch, last=False):
         """Trains one epoch, counted from 0.
+
+        Args:
+            epoch: Its number.
+            last: Whether none is to follow.
 
         Returns:
             Losses and metrics over all replicas, name to number or array.
@@ -72,6 +77,9 @@ class TrainingLoop:
         if self._iterator is None or not feed.endless:
             self._iterator = iter(feed.dataset(epoch))
         every = self._interval()
+        batches = feed.steps or self._batches
+        if last and batches:
+            self._log.expect_last(self._observer, self._log.steps_done + step.updates(batches))
         done = shown = 0
         while feed.steps is None or done < feed.steps:
             self._callbacks.on_train_batch_begin(done)
@@ -101,8 +109,9 @@ class TrainingLoop:
                 f"{epoch + 1}; look for NaN in the data, lower the learning rate, or set "
                 "clip=disttrain.ClipByGlobalNorm(1.0)"
             )
+        self._batches = done
         self._average_state()
-        self._log.read(self._probe)
+        self._log.read(self._observer)
         self._refresh(done, last=True)
         self._progress.trained()
         self._log.scalars(self._scalars())
@@ -110,11 +119,11 @@ class TrainingLoop:
 
     def _follow_switch(self):
         """Goes over to the step of another optimizer, in the middle of an epoch too."""
-        step, probe = self._current_step()
+        step, observer, check = self._current_step()
         if step is not self._step:
-            self._log.read(self._probe)
+            self._log.read(self._observer)
             step.go_on_from(self._step)
-            self._step, self._probe = step, probe
+            self._step, self._observer, self._check = step, observer, check
         return step
 
     def learning_rate(self):
@@ -126,7 +135,11 @@ class TrainingLoop:
         began = time.perf_counter()
         with pipeline_errors(), skips.readable_errors():
             made = int(self._step.execute(self._iterator, tf.constant(wanted)))
-        self._log.executed(self._probe, self._step.updates(made), time.perf_counter() - began)
+        first = self._log.steps_done + 1
+        self._log.executed(self._observer, self._step.updates(made), time.perf_counter() - began)
+        last = self._log.steps_done
+        if self._check is not None and last >= first and self._check.due(first, last):
+            self._check.check(last)
         return made
 
     def _interval(self):
@@ -139,6 +152,7 @@ class TrainingLoop:
         """Reads losses and metrics over all replicas. Called by every process at the same steps."""
         if self._several:
             self._meet()
+            self._log.read(self._observer)
         if not (last or self._several or self._progress.enabled or self._watched):
             return
         self.examples, losses = self._step.read()
@@ -157,11 +171,11 @@ class TrainingLoop:
             )
 
     def _scalars(self):
-        """What TensorBoard's own pages get at the end of an epoch; the probe writes the rest."""
+        """What TensorBoard's own pages get at the end of an epoch; the observer writes the rest."""
         optimizer, scalars = self._task.optimizer, dict(self._logs)
         if optimizer.clip is not None:
             scalars["clip_frequency"] = optimizer.clip_frequency()
-        if self._probe is None:
+        if self._observer is None:
             return {**scalars, "learning_rate": self.learning_rate()}
         del scalars["loss"]
         return scalars

@@ -17,17 +17,17 @@ class TrainStep:
         feed: The `Feed` whose elements it will read.
         steps_per_execution: Most updates in one call.
         jit_compile: Whether forward and backward are compiled by XLA.
-        probe: A `disttrain.telemetry.probe.Probe`, or `None`.
+        observer: A `disttrain.telemetry.observer.Observer`, or `None`.
     """
 
-    def __init__(self, task, feed, steps_per_execution=1, jit_compile=False, probe=None):
+    def __init__(self, task, feed, steps_per_execution=1, jit_compile=False, observer=None):
         self._task = task
         self._replication = task.replication
         self._shared = feed.shared
         self._may_be_empty = any(
             leaf.shape.rank and leaf.shape[0] is None for leaf in tf.nest.flatten(feed.spec)
         )
-        self._probe = probe
+        self._observer = observer
         self.variables = task.model.trainable_variables
         self._gradients = self._forward_backward
         if jit_compile:
@@ -164,7 +164,8 @@ class TrainStep:
             gradients,
             variables,
             extras=extras,
-            observer=self._probe,
+            observer=self._observer,
+            own_loss=extras[0] * to_mean,
             share_to_mean=to_mean,
             recompute=recompute,
         )

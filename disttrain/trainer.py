@@ -16,6 +16,7 @@ from disttrain.optimizers.distributed import DistributedOptimizer
 from disttrain.progress import Progress
 from disttrain.task import Task
 from disttrain.telemetry import Telemetry
+from disttrain.telemetry.divergence import DivergenceCheck
 from disttrain.telemetry.log import RunLog
 from disttrain.train_step import TrainStep
 
@@ -108,7 +109,7 @@ class Trainer:
             build_model, self._distributed(optimizer), loss, metrics, self.replication, precision
         )
         self._log = RunLog.open(logdir, self.replication)
-        self._train_step = self._train_feed = self._probe = None
+        self._train_step = self._train_feed = self._observer = self._check = None
         self._evaluate_steps = {}
         self._predict_step = None
         self._ready = False
@@ -185,6 +186,7 @@ class Trainer:
                 validation_data, validation_batch_size or batch_size, validation_steps
             )
         self._prepare(feed)
+        callbacks_module.refuse_telemetry(callbacks)
         chosen = callbacks_module.on_this_process(callbacks, self.replication.is_chief)
         verbose = 1 if verbose == "auto" else int(verbose)
         if not self.replication.is_chief:
@@ -202,7 +204,7 @@ class Trainer:
         def current_step():
             if self._train_step is None:
                 self._prepare(feed)
-            return self._train_step, self._probe
+            return self._train_step, self._observer, self._check
 
         loop = TrainingLoop(self._task, current_step, feed, history, progress, self._log)
         self.model.stop_training = False
@@ -213,7 +215,7 @@ class Trainer:
         logs = {}
         try:
             for epoch in range(initial_epoch, epochs):
-                logs = loop.train(epoch)
+                logs = loop.train(epoch, last=epoch == epochs - 1)
                 if validation is not None and _due(epoch, validation_freq):
                     values = self._evaluate(validation, history)
                     logs.update({f"val_{name}": value for name, value in values.items()})
@@ -224,6 +226,9 @@ class Trainer:
                 if self.replication.any(self.model.stop_training):
                     self.model.stop_training = True
                     break
+        except BaseException:
+            self._log.rescue(self._observer)
+            raise
         finally:
             progress.close()
             self._log.flush()
@@ -360,11 +365,24 @@ class Trainer:
         ] == [id(v) for v in self.model.trainable_variables]
         if self._train_step is None or changed or not same_variables:
             self.replication.start_equal(self.optimizer.variables)
-            self._probe = self._log.probe(self._telemetry, self._task, self.steps_per_execution)
+            self._observer = self._log.observer(
+                self._telemetry,
+                self.optimizer,
+                self.model.trainable_variables,
+                self.steps_per_execution,
+            )
+            self._check = self._divergence_check()
             self._train_step = TrainStep(
-                self._task, feed, self.steps_per_execution, self._jit_compile, self._probe
+                self._task, feed, self.steps_per_execution, self._jit_compile, self._observer
             )
             self._train_feed = feed
+
+    def _divergence_check(self):
+        every = self._telemetry.divergence_every if self._telemetry is not None else None
+        if every is None or self.replication.replicas == 1:
+            return None
+        equal = [v for v in self.model.trainable_variables if not self.optimizer.is_local(v)]
+        return DivergenceCheck(self.replication, equal, every)
 
     def _after_restore(self, callbacks, chosen):
         """Brings all processes to the state that a callback of the chief has restored."""

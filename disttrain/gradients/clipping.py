@@ -35,7 +35,12 @@ class Clip(abc.ABC):
     Args:
         before_reduce: Whether each replica's gradient, as the mean over its own examples, is
             clipped before they are added, so that no replica can dominate the others.
+
+    Attributes:
+        scales_whole: Whether a clipped gradient is always the gradient times one number.
     """
+
+    scales_whole = False
 
     def __init__(self, before_reduce=False):
         self.before_reduce = bool(before_reduce)
@@ -128,6 +133,8 @@ class ClipByGlobalNorm(_Limit):
     algorithm 1.
     """
 
+    scales_whole = True
+
     def __call__(self, gradients, norms, variables):
         factor = _factor_to(global_norm(norms), self.limit)
         return [scaled(g, factor) for g in gradients], factor
@@ -136,6 +143,8 @@ class ClipByGlobalNorm(_Limit):
 @_register
 class ClipByNorm(_Limit):
     """Scales each variable's gradient so that its L2 norm is at most `limit`."""
+
+    scales_whole = True
 
     def __call__(self, gradients, norms, variables):
         factors = _factor_to(norms, self.limit)
@@ -233,6 +242,8 @@ class AutoClip(Clip):
     Raises:
         ValueError: `percentile` or `window` is out of range.
     """
+
+    scales_whole = True
 
     def __init__(self, percentile=10.0, window=1000, before_reduce=False):
         super().__init__(before_reduce)

@@ -12,27 +12,11 @@ import tensorflow as tf
 
 from disttrain import replication as replication_module
 from disttrain.gradients.accumulation import Accumulator
-from disttrain.gradients.path import GradientPath, Reduced
+from disttrain.gradients.path import GradientPath
 from disttrain.gradients.reduction import Reduction
 from disttrain.optimizers import skips, taking_over
 from disttrain.optimizers.missing import MissingGradients, some
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """What one step knows when it has applied, or skipped, its update.
-
-    Attributes:
-        variables: The trainable variables that had a gradient.
-        reduced: Their gradients, a `disttrain.gradients.path.Reduced`.
-        loss_scale: float32 scalar, 1 without loss scaling.
-        learning_rate: float32 scalar.
-    """
-
-    variables: list
-    reduced: Reduced
-    loss_scale: tf.Tensor
-    learning_rate: tf.Tensor
+from disttrain.optimizers.outcome import Outcome
 
 
 @keras.saving.register_keras_serializable("disttrain")
@@ -116,8 +100,11 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                 f"{inner.name!r} takes two gradients of each batch, which does not go with {given}"
             )
         self._path = GradientPath(self.reduction, clip, self.is_local)
+        self._outcome = Outcome(self)
         self._wanted_replication = replication
         self._replication = None
+        #: What records the steps of `apply`, if anything; see `disttrain.callbacks`.
+        self.observer = None
         self._state = []
         self._scale_is_built = False
         self.missing = MissingGradients()
@@ -133,11 +120,14 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         """The `Replication` that reduces the gradients."""
         if self._replication is None:
             wanted = self._wanted_replication
-            self._replication = (
-                replication_module.current()
-                if wanted == "auto"
-                else replication_module.resolve(wanted)
-            )
+            if wanted != "auto":
+                self._replication = replication_module.resolve(wanted)
+            elif tf.distribute.has_strategy():
+                self._replication = replication_module.current()
+            else:
+                # Whoever asks may stand outside of the scope in which the optimizer was made.
+                with self._distribution_strategy.scope():
+                    self._replication = replication_module.current()
         return self._replication
 
     @property
@@ -158,6 +148,11 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, value):
         self.inner.learning_rate = value
+
+    @property
+    def built_with(self):
+        """The trainable variables that it was built with, in order."""
+        return self._trainable_variables
 
     @property
     def two_gradients(self):
@@ -197,8 +192,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         self._build_loss_scale()
         if self.clip is not None:
             self.clip.build(self._add_state)
-            self._clipped = self._add_state("clipped_steps", "int64", 0)
-        self._skipped = self._add_state("skipped_in_a_row", "int64", 0)
+        self._outcome.build(self._add_state)
         if self.accumulate_steps > 1:
             self.accumulator.build(self._add_state, self._add_like, variables)
         self._trainable_variables = list(variables)
@@ -240,7 +234,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         applied = int(self.iterations.numpy())
         if self.clip is None or not self.built or applied == 0:
             return 0.0
-        return int(self._clipped.numpy()) / applied
+        return self._outcome.clipped_steps() / applied
 
     def scale_loss(self, loss):
         """Multiplies a replica's loss as `apply` expects it.
@@ -255,6 +249,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         factor = self.current_loss_scale()
         if tf.distribute.has_strategy():
             factor *= tf.distribute.get_strategy().num_replicas_in_sync
+        if self.observer is not None:
+            replicas = factor / self.current_loss_scale()
+            self.observer.note("loss", tf.cast(loss, tf.float32) * replicas)
         return loss * tf.cast(factor, loss.dtype)
 
     def apply(self, grads, trainable_variables=None, recompute=None):
@@ -305,8 +302,21 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         self._apply_means(gradients, variables)
 
     def _apply_means(self, gradients, variables, recompute=None):
-        divisor = self.replication.replicas if self.reduction.kind == "mean" else 1
-        self.apply_shares(gradients, variables, divisor=divisor, recompute=recompute)
+        replicas = self.replication.replicas
+        divisor = replicas if self.reduction.kind == "mean" else 1
+        observer, extras = self.observer, []
+        if observer is not None:
+            loss, examples = observer.noted("loss"), observer.noted("examples")
+            extras = [loss / replicas, examples * self.accumulate_steps]
+        self.apply_shares(
+            gradients,
+            variables,
+            divisor=divisor,
+            extras=extras,
+            observer=observer,
+            own_loss=loss if observer is not None else None,
+            recompute=recompute,
+        )
 
     def accumulate(self, gradients, variables, weight=1.0):
         """Adds a micro-batch's gradients on this replica; see `Accumulator.add`."""
@@ -320,6 +330,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         divisor=1,
         extras=(),
         observer=None,
+        own_loss=None,
         share_to_mean=1.0,
         recompute=None,
     ):
@@ -330,8 +341,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             variables: Their variables.
             divisor: A Python number by which the sum is divided.
             extras: float32 scalars to sum over the replicas with the same communication.
-            observer: An object with `before(variables)` and `after(state, step)`, called on the
-                first replica of a process around the update; see `disttrain.telemetry`.
+            observer: A `disttrain.telemetry.observer.Observer` that records the step, or `None`.
+                The extras then begin with this replica's share of the loss, and its examples.
+            own_loss: With an observer: mean loss of this replica's examples, a float32 scalar.
             share_to_mean: What turns a share into the mean over this replica's examples, a scalar;
                 clips before the reduction, `"sum"` and `"adasum"` look at means.
             recompute: As for `apply`; it returns shares.
@@ -346,6 +358,11 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         recompute = self.missing.leave_out_of(recompute, variables)
         grads, variables = self.missing.leave_out(grads, variables)
         scale = self.current_loss_scale()
+        local = record = None
+        if observer is not None:
+            record = observer.begin()
+            to_mean = share_to_mean / scale
+            local = observer.arrived(record, grads, variables, to_mean, own_loss, extras[1])
         settings = {
             "scale": scale if self.loss_scale is not None else None,
             "divisor": divisor,
@@ -355,20 +372,19 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             reduced = self._second(grads, variables, extras, recompute, settings)
         else:
             reduced = self._path(self.replication, grads, variables, extras, **settings)
-        if not self.replication.is_first_local_replica():
-            observer = None
-        # A MultiOptimizer has several.
-        rate = getattr(self.inner, "learning_rate", float("nan"))
-        rate = tf.cast(tf.convert_to_tensor(rate), tf.float32)
-        state = observer.before(variables) if observer else None
-        self.replication.cond(
-            reduced.finite,
-            lambda clipped, factor, norms: self._update(clipped, variables, factor),
-            lambda clipped, factor, norms: self._skip(norms, variables),
-            args=(reduced.clipped, reduced.clip_factor, reduced.norms),
-        )
-        if observer:
-            observer.after(state, Step(variables, reduced, scale, rate))
+        if observer is None:
+            self._outcome.decide(reduced, variables)
+        else:
+            # A MultiOptimizer has several.
+            rate = getattr(self.inner, "learning_rate", float("nan"))
+            facts = {
+                "loss": reduced.extras[0],
+                "examples": reduced.extras[1],
+                "loss_scale": scale,
+                "learning_rate": tf.cast(tf.convert_to_tensor(rate), tf.float32),
+                **observer.reduced(local, reduced.gradients),
+            }
+            self._outcome.decide_and_record(reduced, variables, observer, record, facts)
         return reduced.extras, reduced.finite
 
     def _second(self, grads, variables, extras, recompute, settings):
@@ -393,36 +409,6 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             fnmatch.fnmatch(path, entry) if isinstance(entry, str) else entry is variable
             for entry in self.local_variables
         )
-
-    def _update(self, gradients, variables, factor):
-        self.inner.apply(gradients, variables)
-        self._overwrite_with_average()
-        self._skipped.assign(0)
-        if self.loss_scale is not None:
-            self.loss_scale.after_finite()
-        if self.clip is not None:
-            self._clipped.assign(self._clipped.value + tf.cast(factor < 1.0, tf.int64))
-
-    def _overwrite_with_average(self):
-        """Keras's `ema_overwrite_frequency`, which it cannot do on several replicas."""
-        if not self.use_ema or not self.ema_overwrite_frequency:
-            return
-
-        def overwrite():
-            averages = self.inner._model_variables_moving_average
-            for variable, average in zip(self._trainable_variables, averages, strict=True):
-                variable.assign(average.value)
-            return True
-
-        due = self.inner.iterations.value % self.ema_overwrite_frequency == 0
-        tf.cond(due, overwrite, lambda: False)
-
-    def _skip(self, norms, variables):
-        if self.loss_scale is not None:
-            self.loss_scale.after_overflow()
-        skipped = self._skipped.value + 1
-        self._skipped.assign(skipped)
-        skips.stop_after(self.max_skipped, skipped, norms, variables)
 
     def _variables_or_built(self, variables):
         if variables is not None:

@@ -125,6 +125,18 @@ class Replication(abc.ABC):
             args: Tensors of this replica, nested.
         """
 
+        self.switch(tf.where(predicate, 0, 1), [true_function, false_function], args)
+
+    def switch(self, index, functions, args=()):
+        """`tf.switch_case` whose branches may update variables that replicas share.
+
+        Args:
+            index: Which of the functions is called, an int32 scalar, equal on all replicas. Called
+                in replica context.
+            functions: A list of at least two functions, as for `cond`.
+            args: As for `cond`.
+        """
+
         def returning(function):
             def branch():
                 function(*args)
@@ -132,7 +144,7 @@ class Replication(abc.ABC):
 
             return branch
 
-        tf.cond(predicate, returning(true_function), returning(false_function))
+        branch(index, [returning(function) for function in functions])
 
     @abc.abstractmethod
     def all_gather(self, array):
@@ -184,6 +196,13 @@ class Replication(abc.ABC):
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}, {self.replicas} replicas>"
+
+
+def branch(index, functions):
+    """`tf.switch_case`; `tf.cond` where there are but two functions, which every compiler knows."""
+    if len(functions) == 2:
+        return tf.cond(index == 0, *functions)
+    return tf.switch_case(index, functions)
 
 
 def by_dtype(tensors):

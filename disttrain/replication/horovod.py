@@ -187,7 +187,18 @@ class Horovod(Replication):
     def broadcast(self, variables):
         if self.replicas > 1 and variables:
             values = [getattr(v, "value", v) for v in variables]
-            self._hvd.broadcast_variables(values, root_rank=self._root, process_set=self._set)
+            # Horovod's broadcast does not know bfloat16.
+            unknown = [v for v in values if v.dtype == tf.bfloat16]
+            known = [v for v in values if v.dtype != tf.bfloat16]
+            self._hvd.broadcast_variables(known, root_rank=self._root, process_set=self._set)
+            for number, variable in enumerate(unknown):
+                chiefs = self._hvd.broadcast(
+                    tf.bitcast(variable, tf.float16),
+                    root_rank=self._root,
+                    name=f"disttrain.broadcast.{number}",
+                    process_set=self._set,
+                )
+                variable.assign(tf.bitcast(chiefs, tf.bfloat16))
 
     def start_equal(self, variables):
         self.broadcast(variables)

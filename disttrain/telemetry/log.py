@@ -1,18 +1,34 @@
-"""Brings the probe's rows and the host's clock together, and hands both to the recorder."""
+"""Brings the observer's rows and the host's clock together, and hands both to the recorder."""
 
 import collections
+import math
 import time
+import weakref
 
 import numpy as np
 
 from disttrain.telemetry import recorder
-from disttrain.telemetry.probe import Probe
+from disttrain.telemetry.noise import NoiseScale
+from disttrain.telemetry.observer import Observer
+from disttrain.telemetry.probe import LOCAL
+from disttrain.telemetry.ring import Plan
+from disttrain.telemetry.thinning import Thinning
 from tensorboard_plugin import metadata
 
 #: Seconds after which rows are written even if the buffer has room, so that a page can follow.
 _PATIENCE = 2.0
 
+#: Part of the budget that histograms may take.
+_HISTOGRAMS = 0.25
+
+#: What an event adds to the numbers in it, in bytes: tags, shapes, times, checksums, scalars.
+_EVENT_BYTES = 256
+
+#: Executions between two reads, however seldom is recorded.
+_MOST_TIMINGS = 10_000
+
 _NAMES = [s.name for s in metadata.STEP_QUANTITIES]
+_PLAIN = ("loss", "learning_rate")
 
 
 class RunLog:
@@ -20,18 +36,23 @@ class RunLog:
 
     Args:
         logdir: The run's directory, or `None`.
-        replicas: Number of replicas.
+        replication: A `Replication`.
 
     Attributes:
         steps_done: Steps that the run has made, skipped ones included.
     """
 
-    def __init__(self, logdir, replicas):
-        self._recorder = recorder.Recorder(logdir) if logdir else None
-        self._replicas = replicas
-        self._probes = {}
+    def __init__(self, logdir, replication):
+        self._replication = replication
+        self._alone = replication.topology.processes == 1
+        self._wanted = logdir is not None
+        self._recorder = None
+        if self._wanted and replication.is_chief:
+            self._recorder = recorder.Recorder(str(logdir))
+        self._runs = weakref.WeakKeyDictionary()
+        self._thinnings = []
         self._timings = collections.deque()
-        self._pending = 0
+        self._pending = self._pending_histograms = 0
         self._last_read = time.monotonic()
         self.steps_done = 0
 
@@ -39,7 +60,7 @@ class RunLog:
     def open(cls, logdir, replication):
         """Opens the run's directory on the chief, and fails on every process if that fails."""
         if logdir is None:
-            return cls(None, replication.replicas)
+            return cls(None, replication)
         logdir = str(logdir)
         problem = None
         if replication.is_chief:
@@ -51,77 +72,131 @@ class RunLog:
                 recorder.warn_of_older_run(logdir)
         if replication.any(problem is not None):
             raise problem or RuntimeError(f"the chief cannot write the log directory {logdir!r}")
-        return cls(logdir if replication.is_chief else None, replication.replicas)
+        return cls(logdir, replication)
 
-    def probe(self, options, task, steps_per_execution):
-        """A new `Probe` for the optimizer and variables of `task`, or `None` if none is needed."""
-        if self._recorder is None or options is None:
-            return None
-        optimizer = task.optimizer
-        variables = task.model.trainable_variables
-        probe = Probe(options, optimizer.inner, variables, self.steps_done, steps_per_execution)
-        config = recorder.jsonable(
-            {
-                "class_name": type(optimizer.inner).__name__,
-                "config": optimizer.inner.get_config(),
-                "clip": repr(optimizer.clip) if optimizer.clip else None,
-                "loss_scale": repr(optimizer.loss_scale) if optimizer.loss_scale else None,
-                "reduction": optimizer.reduction.kind,
-                "compression": optimizer.reduction.compression,
-                "accumulate_steps": optimizer.accumulate_steps,
-            }
-        )
-        self._probes[id(probe)] = (
-            probe.part_of_layers(config, self._replicas),
-            metadata.Part(tuple(_NAMES), (), config, self._replicas),
-        )
-        return probe
-
-    def executed(self, probe, steps, seconds):
-        """Notes one execution, and reads the probe when that is due.
+    def observer(self, options, optimizer, variables, steps_per_execution):
+        """A new `Observer`, or `None` where nothing is to be recorded.
 
         Args:
-            probe: The `Probe`, or `None`.
+            options: A `Telemetry`, or `None`.
+            optimizer: The built `DistributedOptimizer`.
+            variables: The trainable variables, in model order.
+            steps_per_execution: Steps between two calls of `executed`.
+        """
+        if not self._wanted or options is None:
+            return None
+        observer = Observer(
+            options,
+            optimizer.inner,
+            variables,
+            self._replication,
+            self.steps_done,
+            steps_per_execution,
+        )
+        # What comes after a switch of the optimizer shares the run's budget.
+        left = max(0, int(options.budget) - sum(t.used for t in self._thinnings))
+        run = _Run(
+            observer, options, optimizer, self._replication.replicas, left, steps_per_execution
+        )
+        self._thinnings += run.thinnings
+        self._runs[observer] = run
+        return observer
+
+    def expect_last(self, observer, step):
+        """Has the step of this number recorded, which will be the last one."""
+        if observer is not None:
+            plan = observer.plan
+            observer.follow(Plan(plan.every, plan.histograms, step))
+
+    def executed(self, observer, steps, seconds):
+        """Notes one execution, and reads the observer when that is due.
+
+        Args:
+            observer: The `Observer`, or `None`.
             steps: Steps that it made.
             seconds: Time that it took.
         """
         first = self.steps_done + 1
         self.steps_done += steps
-        if probe is None or steps == 0:
+        if observer is None or steps == 0:
             return
-        last = self.steps_done
-        recorded = probe.options.count(first, last)
-        if recorded:
-            self._timings.append((last, seconds / steps, time.time()))
-            self._pending += recorded
-        room = probe.capacity - self._pending
-        most = probe.options.count(1, steps) + 1
-        if self._pending and (room < most or time.monotonic() - self._last_read > _PATIENCE):
-            self.read(probe)
+        last, plan, run = self.steps_done, observer.plan, self._runs[observer]
+        self._timings.append((last, seconds / steps, time.time()))
+        recorded, counted = plan.count(first, last), plan.count_histograms(first, last)
+        self._pending += recorded
+        self._pending_histograms += counted
+        run.thin(observer, recorded, counted, last)
+        # By the number of steps alone where processes have to agree.
+        coming = observer.plan.count(last + 1, last + steps)
+        full = self._pending + coming > observer.capacity
+        full |= self._pending_histograms >= observer.histogram_capacity - 1
+        waited = self._alone and time.monotonic() - self._last_read > _PATIENCE
+        if full or (waited and self._pending) or len(self._timings) >= _MOST_TIMINGS:
+            self.read(observer)
 
-    def read(self, probe):
-        """Writes the rows that the probe has kept."""
+    def read(self, observer, gather=True):
+        """Writes what the observer has kept. Called by every process at the same steps.
+
+        Args:
+            observer: The `Observer`, or `None`.
+            gather: Whether the processes exchange what each has recorded of its own part.
+        """
         self._last_read = time.monotonic()
-        self._pending = 0
-        if probe is None or self._recorder is None:
-            return
-        steps, layers, quantities, examples = probe.read()
-        if not len(steps):
-            return
-        ends = np.asarray([end for end, _, _ in self._timings])
-        places = np.searchsorted(ends, steps)
         timings = list(self._timings)
-        seconds = np.asarray([timings[i][1] for i in places])
-        walls = [timings[i][2] for i in places]
         self._timings.clear()
+        self._pending = self._pending_histograms = 0
+        if observer is None:
+            return
+        rows = observer.read()
+        if rows is None or not len(rows.steps):
+            return
+        run = self._runs[observer]
+        seconds, walls = _when(rows.steps, timings)
+        replicas = None
+        if rows.local is not None:
+            replicas = self._all_replicas(_with_seconds(rows.local, seconds), gather)
+        if self._recorder is not None:
+            self._write(run, rows, replicas, seconds, walls)
+
+    def _all_replicas(self, own, gather):
+        """`[n, local replicas, k]` of each process as `[n, replicas, k]`; NaN if not gathered."""
+        if self._alone:
+            return own
+        if gather:
+            return np.concatenate(list(self._replication.all_gather(own)), axis=1)
+        missing = self._replication.replicas - own.shape[1]
+        return np.pad(own, [(0, 0), (0, missing), (0, 0)], constant_values=np.nan)
+
+    def _write(self, run, rows, replicas, seconds, walls):
+        quantities = rows.quantities
         quantities[:, _NAMES.index("step_seconds")] = seconds
-        quantities[:, _NAMES.index("examples_per_second")] = examples / np.maximum(seconds, 1e-9)
-        of_layers, of_steps = self._probes[id(probe)]
-        self._recorder.write_part(metadata.LAYERS, of_layers, steps, layers, walls)
-        self._recorder.write_part(metadata.STEPS, of_steps, steps, quantities, walls)
-        for step, row, wall in zip(steps, quantities, walls, strict=True):
-            plain = {name: row[_NAMES.index(name)] for name in ("loss", "learning_rate")}
-            self._recorder.write_scalars(plain, step, wall)
+        quantities[:, _NAMES.index("examples_per_second")] = rows.examples / np.maximum(
+            seconds, 1e-9
+        )
+        if replicas is not None:
+            quantities[:, _NAMES.index("noise_scale")] = run.noise_scales(rows, replicas)
+        counted = np.asarray(rows.histogram_steps).tolist()
+        histograms = dict(zip(counted, rows.histograms, strict=True))
+        records = []
+        for i, step in enumerate(rows.steps.tolist()):
+            parts = {
+                metadata.LAYERS: (run.layers, rows.layers[i]),
+                metadata.STEPS: (run.steps, quantities[i]),
+            }
+            if replicas is not None:
+                parts[metadata.REPLICAS] = (run.replicas, run.replica_columns(replicas[i]))
+            if step in histograms:
+                parts[metadata.HISTOGRAMS] = (run.histograms, histograms[step])
+            plain = {name: quantities[i, _NAMES.index(name)] for name in _PLAIN}
+            records.append(recorder.Record(step, walls[i], parts, plain))
+        self._recorder.write(records)
+
+    def rescue(self, observer):
+        """Writes what this process alone still knows, after an error."""
+        try:
+            self.read(observer, gather=False)
+        except Exception as error:  # It must not hide the error that led here.
+            recorder.warn_once(f"the last records are lost ({error})")
 
     def scalars(self, scalars):
         """Writes the numbers of an epoch for TensorBoard's own pages."""
@@ -132,3 +207,114 @@ class RunLog:
         """Hands what was written to the file system."""
         if self._recorder is not None:
             self._recorder.flush()
+
+
+class _Run:
+    """What belongs to one observer: its parts' metadata, its share of the budget, its noise scale.
+
+    Args:
+        observer: The `Observer`.
+        options: The `Telemetry`.
+        optimizer: The built `DistributedOptimizer`.
+        replicas: Number of replicas.
+        budget: Bytes that its records may take.
+        steps_per_execution: Most steps between two calls of `thin`.
+    """
+
+    def __init__(self, observer, options, optimizer, replicas, budget, steps_per_execution):
+        config = _configuration(optimizer)
+        self.layers, self.histograms = observer.layers.describe(config, replicas)
+        self.steps = metadata.Part(tuple(_NAMES), (), config, replicas)
+        columns = [q.name for q in metadata.REPLICA_QUANTITIES]
+        own = [*observer.local_columns, "step_seconds"]
+        self._order = [own.index(name) for name in columns]
+        of_variables = observer.local_columns[len(LOCAL) :]
+        self._order += range(len(LOCAL), len(observer.local_columns))
+        columns += [metadata.local_gradient_norm(path).name for path in of_variables]
+        self.replicas = metadata.Part(tuple(columns), (), config, replicas)
+        row_bytes = observer.layers.row_bytes + 4 * (len(_NAMES) + replicas * len(columns))
+        counts = observer.layers.histogram_bytes
+        for_counts = int(budget * _HISTOGRAMS) if counts else 0
+        self._rows = Thinning(
+            options.every,
+            budget - for_counts,
+            row_bytes + _EVENT_BYTES,
+            steps_per_execution,
+        )
+        self._counts = None
+        if counts:
+            self._counts = Thinning(
+                options.histograms_every, for_counts, counts + _EVENT_BYTES, steps_per_execution
+            )
+        self.thinnings = [thinning for thinning in (self._rows, self._counts) if thinning]
+        # The reduced gradient is the mean of the replicas' only if nothing else is done to it.
+        self._comparable = (
+            replicas > 1
+            and optimizer.reduction.kind == "mean"
+            and not optimizer.two_gradients
+            and not (optimizer.clip is not None and optimizer.clip.before_reduce)
+        )
+        self._noise = NoiseScale()
+
+    def thin(self, observer, rows, histograms, step):
+        """Notes what an execution has recorded, and follows the budget.
+
+        Args:
+            observer: The `Observer`.
+            rows: Number of recorded steps.
+            histograms: How many of them with histograms.
+            step: The last step done.
+        """
+        plan = observer.plan
+        every = self._rows.recorded(min(rows, self._rows.room), step)
+        of_histograms = plan.histograms
+        if self._counts is not None:
+            of_histograms = self._counts.recorded(min(histograms, self._counts.room), step)
+        if (every, of_histograms) != (plan.every, plan.histograms):
+            observer.follow(Plan(every, of_histograms, plan.last))
+
+    def replica_columns(self, own):
+        """`[replicas, k]` in the order of the metadata's columns."""
+        return own[:, self._order]
+
+    def noise_scales(self, rows, replicas):
+        """The gradient noise scale at each of the rows, `[n]`; NaN where it cannot be told."""
+        norms = rows.quantities[:, _NAMES.index("gradient_norm")]
+        finite = rows.quantities[:, _NAMES.index("skipped")] == 0
+        own_norms = replicas[..., LOCAL.index("gradient_norm")]
+        own_examples = replicas[..., LOCAL.index("examples")]
+        return [
+            self._noise.update(own_norms[i], own_examples[i], norms[i], rows.examples[i])
+            if self._comparable and finite[i]
+            else math.nan
+            for i in range(len(norms))
+        ]
+
+
+def _configuration(optimizer):
+    """What the metadata says of an optimizer, as JSON values."""
+    return recorder.jsonable(
+        {
+            "class_name": type(optimizer.inner).__name__,
+            "config": optimizer.inner.get_config(),
+            "clip": repr(optimizer.clip) if optimizer.clip else None,
+            "loss_scale": repr(optimizer.loss_scale) if optimizer.loss_scale else None,
+            "reduction": optimizer.reduction.kind,
+            "compression": optimizer.reduction.compression,
+            "accumulate_steps": optimizer.accumulate_steps,
+        }
+    )
+
+
+def _when(steps, timings):
+    """`(seconds, wall times)` of the steps, from the executions that they were part of."""
+    ends = np.asarray([end for end, _, _ in timings])
+    places = np.searchsorted(ends, steps)
+    seconds = np.asarray([timings[i][1] for i in places], np.float32)
+    return seconds, [timings[i][2] for i in places]
+
+
+def _with_seconds(local, seconds):
+    """`[n, replicas, k]` with the time of a step behind, which only the host knows."""
+    column = np.broadcast_to(seconds[:, None, None], (*local.shape[:2], 1))
+    return np.ascontiguousarray(np.concatenate([local, column], axis=2), np.float32)

@@ -1,148 +1,159 @@
-"""Measures recorded steps inside the training graph and keeps the rows until the host reads them.
+"""What one replica records, in the training graph, until the host reads it.
 
-Lives on the first replica of the chief. Nothing here waits for the host, and steps that are not
-recorded cost one comparison.
+Every replica has a probe if replicas are to be compared, else the chief's first one alone. Nothing
+here waits for the host, and replicas send each other nothing.
 """
 
-import numpy as np
 import tensorflow as tf
 
-from disttrain.gradients.clipping import global_norm
-from disttrain.optimizers.slots import find_slots
+from disttrain.gradients import sparse
 from disttrain.telemetry import statistics
+from disttrain.telemetry.layers import Watch
+from disttrain.telemetry.ring import Buffer, Ring
 from tensorboard_plugin import metadata
 
-_BUFFER_BYTES = 4 * 2**20
+#: What a replica keeps of its own part besides, for the gradient noise scale.
+LOCAL = ("gradient_norm", "loss", "wait_seconds", "examples")
 
 
 class Probe:
-    """An observer for `DistributedOptimizer.apply_shares`.
+    """The buffers of one replica.
 
     Args:
-        options: A `Telemetry`.
-        optimizer: The built inner optimizer.
-        variables: The trainable variables, in model order.
+        plan: The `Plan` to begin with.
         first_step: Number of steps done before.
-        steps_per_execution: Steps between two chances of the host to read.
+        capacity: Rows for steps that the plan names.
+        layers: The `Layers`, on the replica that records them, or `None`.
+        histogram_rows: Rows of histograms.
+        local: Whether the replica records its own part.
+        per_variable: Number of variables whose local gradient norms are recorded.
+        alone: Whether there is no other replica.
     """
 
-    def __init__(self, options, optimizer, variables, first_step=0, steps_per_execution=1):
-        self.options = options
-        self.variables = list(variables)
-        self.slots = find_slots(optimizer, self.variables)
-        self.slot_names = list(dict.fromkeys(name for slots in self.slots for name in slots))
-        columns = len(metadata.layer_statistics(self.slot_names))
-        row_bytes = 4 * columns * max(1, len(self.variables))
-        per_execution = -(-steps_per_execution // options.every) + 1
-        self.capacity = max(2 * per_execution, min(64, _BUFFER_BYTES // row_bytes))
-        shape = [self.capacity, len(self.variables), columns]
-        with tf.init_scope():
-            self._step = tf.Variable(first_step, dtype=tf.int64, trainable=False)
-            self._skipped = tf.Variable(0.0, trainable=False)
-            self._cursor = tf.Variable(0, trainable=False)
-            self._steps = tf.Variable(tf.zeros([self.capacity], tf.int64), trainable=False)
-            self._layers = tf.Variable(tf.zeros(shape), trainable=False)
-            self._quantities = tf.Variable(
-                tf.zeros([self.capacity, len(metadata.STEP_QUANTITIES)]), trainable=False
-            )
-            self._examples = tf.Variable(tf.zeros([self.capacity]), trainable=False)
+    def __init__(
+        self, plan, first_step, capacity, layers, histogram_rows, local, per_variable, alone
+    ):
+        self.ring = Ring(plan, first_step, capacity)
+        self._layers = layers
+        self._alone = alone
+        self._per_variable = per_variable
+        self._local = Buffer(self.ring.rows, [len(LOCAL) + per_variable]) if local else None
+        if layers is not None:
+            layers.make_buffers(self.ring.rows, histogram_rows)
+            columns = len(metadata.STEP_QUANTITIES)
+            self._quantities = Buffer(self.ring.rows, [columns])
+            self._examples = Buffer(self.ring.rows, [1])
+            with tf.init_scope(), tf.device("CPU:0"):
+                self._skipped = tf.Variable(0.0, trainable=False)
 
-    def before(self, variables):
-        """Notes the weights before the update of a recorded step."""
-        step = self._step.assign_add(1)
-        record = self.options.records(step)
-        # Outside of recorded steps the values are empty, so that nothing is copied.
-        weights = tf.cond(
-            record,
-            lambda: [tf.identity(v.value) for v in variables],
-            lambda: [tf.zeros([0] * v.shape.rank, v.value.dtype) for v in variables],
-        )
-        return record, weights
+    @property
+    def records_its_own_part(self):
+        """Whether the replica records its own gradient norm, loss and times."""
+        return self._local is not None
 
-    def after(self, state, step):
-        """Writes the row of a recorded step.
+    def arrived(self, record, gradients, places, to_mean, loss, examples):
+        """Measures this replica's own part, before the reduction.
 
         Args:
-            state: What `before` returned.
-            step: A `disttrain.optimizers.distributed.Step`, whose extras begin with the loss and
-                the number of examples of the global batch.
-        """
-        record, weights = state
-        self._skipped.assign_add(1.0 - tf.cast(step.reduced.finite, tf.float32))
-
-        def write():
-            rows = self._rows(weights, step)
-            row = tf.reshape(self._cursor % self.capacity, [1, 1])
-            self._steps.scatter_nd_update(row, [self._step])
-            self._layers.scatter_nd_update(row, rows[None])
-            quantities = statistics.step_quantities(
-                step.reduced.extras[0], step, self._skipped, global_norm(step.reduced.norms)
-            )
-            self._quantities.scatter_nd_update(row, quantities[None])
-            self._examples.scatter_nd_update(row, step.reduced.extras[1][None])
-            self._cursor.assign_add(1)
-            self._skipped.assign(0.0)
-            return True
-
-        tf.cond(record, write, lambda: False)
-
-    def _rows(self, weights, step):
-        places = {id(variable): i for i, variable in enumerate(step.variables)}
-        missing = tf.fill([self._layers.shape[2]], statistics.NAN)
-        rows = []
-        for variable, slots in zip(self.variables, self.slots, strict=True):
-            i = places.get(id(variable))
-            if i is None:
-                rows.append(missing)
-                continue
-            before = tf.ensure_shape(weights[i], variable.shape)
-            rows.append(
-                statistics.layer_statistics(
-                    before,
-                    variable.value,
-                    step.reduced.gradients[i],
-                    step.reduced.norms[i],
-                    slots,
-                    self.slot_names,
-                )
-            )
-        return tf.stack(rows)
-
-    def read(self):
-        """Takes the rows that were written since the last call.
+            record: Whether the plan names the step, a boolean scalar.
+            gradients: This replica's gradients.
+            places: Of each gradient, its place among the variables that are recorded, or `None`.
+            to_mean: What turns a gradient into that of the mean loss of the replica's examples.
+            loss: That loss, a float32 scalar.
+            examples: Their number, a float32 scalar.
 
         Returns:
-            `(steps, layers, quantities, examples)`: int64 `[n]`, float32 `[n, variables,
-            statistics]`, float32 `[n, quantities]` and float32 `[n]`, oldest first.
+            Name to tensor, for `Probe.reduced`.
         """
-        written = int(self._cursor.numpy())
-        rows = np.arange(max(0, written - self.capacity), written) % self.capacity
-        self._cursor.assign(0)
-        return (
-            self._steps.numpy()[rows],
-            self._layers.numpy()[rows],
-            self._quantities.numpy()[rows],
-            self._examples.numpy()[rows],
-        )
+        if self._local is None:
+            return {}
+        found = {"own_loss": loss, "own_examples": examples}
+        if self._alone:
+            return found
+        shape = [1 + self._per_variable]
 
-    def part_of_layers(self, optimizer_config, replicas):
-        """The `metadata.Part` that describes the rows of `disttrain/layers`."""
-        variables = tuple(
-            {
-                "path": variable.path,
-                "shape": list(variable.shape),
-                "dtype": variable.dtype,
-                "trainable": bool(variable.trainable),
-                "slots": {
-                    name: {"dtype": slot.dtype, "bytes": _bytes(slot)}
-                    for name, slot in slots.items()
-                },
-            }
-            for variable, slots in zip(self.variables, self.slots, strict=True)
-        )
-        columns = tuple(s.name for s in metadata.layer_statistics(self.slot_names))
-        return metadata.Part(columns, variables, optimizer_config, replicas)
+        def measure():
+            whole = [sparse.without_repeats(g) if sparse.is_sparse(g) else g for g in gradients]
+            squares = [2.0 * tf.nn.l2_loss(tf.cast(sparse.values_of(g), tf.float32)) for g in whole]
+            norms = tf.sqrt(tf.stack([tf.add_n(squares), *self._each(squares, places)]))
+            return norms * tf.cast(to_mean, tf.float32)
 
+        found["own_norms"] = tf.cond(record, measure, lambda: tf.fill(shape, statistics.NAN))
+        with tf.control_dependencies([*map(sparse.values_of, gradients), loss]):
+            found["arrived"] = tf.timestamp()
+        return found
 
-def _bytes(variable):
-    return int(np.prod(variable.shape)) * tf.dtypes.as_dtype(variable.dtype).size
+    def _each(self, squares, places):
+        by_place = {place: s for s, place in zip(squares, places, strict=True)}
+        missing = tf.constant(statistics.NAN)
+        return [by_place.get(place, missing) for place in range(self._per_variable)]
+
+    def reduced(self, found, gradients):
+        """Notes that the reduction is done.
+
+        Args:
+            found: What `arrived` returned.
+            gradients: The reduced gradients.
+
+        Returns:
+            What goes into the facts of `write`: name to tensor.
+        """
+        if self._local is None or self._alone:
+            return found
+        with tf.control_dependencies([*map(sparse.values_of, gradients)]):
+            waited = tf.cast(tf.timestamp() - found.pop("arrived"), tf.float32)
+        return {**found, "own_wait": waited}
+
+    def watch(self, variables, gradients, norms):
+        """A `Watch` over the update of a recorded step, or `None` on other replicas."""
+        if self._layers is None:
+            return None
+        due = self.ring.plan().with_histograms(self.ring.step.read_value())
+        return Watch(self._layers, variables, gradients, norms, due)
+
+    def write(self, facts, watch):
+        """Writes the rows of a step.
+
+        Args:
+            facts: `loss`, `examples`, `loss_scale`, `learning_rate`, `clip_factor` and
+                `gradient_norm`, each a float32 scalar; with what `reduced` has returned.
+            watch: What `watch` has returned.
+        """
+        row = self.ring.take()
+        if self._local is not None:
+            self._local.write(row, self._own_part(facts))
+        if self._layers is None:
+            return
+        quantities = statistics.step_quantities(facts, self._skipped.read_value())
+        self._quantities.write(row, quantities)
+        self._examples.write(row, facts["examples"][None])
+        self._skipped.assign(0.0)
+        self._layers.write(row, self.ring.step.read_value(), watch)
+
+    def write_skipped(self, facts, watch):
+        """Writes the rows of a step that was skipped, if there is room."""
+        if self._layers is not None:
+            self._skipped.assign_add(1.0)
+
+        def write():
+            if watch is not None:
+                watch.unchanged()
+            self.write(facts, watch)
+            return True
+
+        tf.cond(self.ring.has_room(), write, lambda: False)
+
+    def _own_part(self, facts):
+        # Where there is no other replica, its own gradient is the reduced one.
+        norms = facts.get("own_norms", facts["gradient_norm"][None])
+        wait = facts.get("own_wait", tf.constant(0.0))
+        rest = tf.stack([facts["own_loss"], wait, facts["own_examples"]])
+        return tf.concat([norms[:1], rest, norms[1:]], 0)
+
+    def read_local(self, rows):
+        """float32 `[n, local quantities]` of the given rows; `LOCAL`, then each variable's norm."""
+        return self._local.read(rows)
+
+    def read_steps(self, rows):
+        """`(quantities, examples)` of the given rows: float32 `[n, quantities]` and `[n]`."""
+        return self._quantities.read(rows), self._examples.read(rows)[:, 0]

@@ -1,22 +1,35 @@
 """Writes a run's event file: packed summaries for the plugin, and plain scalars beside them.
 
-The chief alone has one. Records go through TensorBoard's own writer, which writes on a thread of
-its own. A failure to write warns once and never stops a training.
+The chief alone has one. A failure to write warns once and never stops a training.
 """
 
+import concurrent.futures
+import dataclasses
 import json
 import os
 import tempfile
+import threading
 import time
 import warnings
 
 import numpy as np
-from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.compat.proto import (
+    event_pb2,
+    summary_pb2,
+    tensor_pb2,
+    tensor_shape_pb2,
+    types_pb2,
+)
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
-from tensorboard.util import tensor_util
 
 from tensorboard_plugin import metadata
+
+#: Batches of records that may wait for the disk.
+_MOST_WAITING = 64
+
+#: Seconds that a flush waits for the disk.
+_PATIENCE = 30.0
 
 
 def check_writable(logdir):
@@ -46,8 +59,29 @@ def warn_of_older_run(logdir):
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is written of one step, as one event.
+
+    Attributes:
+        step: Its number.
+        wall_time: Seconds since the epoch.
+        parts: One of `metadata.TAGS` to `(metadata.Part, float32 array)`; another `Part` than
+            before opens a new part.
+        scalars: Tag to number, for TensorBoard's own pages; what is not one number is left out.
+    """
+
+    step: int
+    wall_time: float
+    parts: dict
+    scalars: dict
+
+
 class Recorder:
     """The event file of one run.
+
+    Records are put together and written on a thread of its own. A failure is told by one warning,
+    at the next call, and ends the recording, never the training.
 
     Args:
         logdir: The run's directory.
@@ -55,81 +89,159 @@ class Recorder:
 
     def __init__(self, logdir):
         self._writer = EventFileWriter(logdir, max_queue_size=1000, flush_secs=5)
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "disttrain-telemetry")
+        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
         self._described = set()
-        self._failed = False
         self._parts = {}
+        self._failure = None
+        self._warned = False
+        self._dropped = 0
+
+    def write(self, records):
+        """Writes `Record`s; returns at once."""
+        self._tell()
+        if self._failure is not None:
+            return
+        # A disk that hangs must not hold up the training, nor fill the memory.
+        if not self._waiting.acquire(blocking=False):
+            self._dropped += len(records)
+            warn_once(
+                "the event file is written more slowly than records come; some are dropped, and "
+                "training goes on"
+            )
+            return
+        self._thread.submit(self._write_and_release, records)
 
     def write_part(self, tag, description, steps, rows, wall_times):
-        """Writes packed records.
+        """Writes packed records of one tag.
 
         Args:
             tag: `metadata.LAYERS` or another of `metadata.TAGS`.
-            description: The `metadata.Part` of the rows; a new one opens a new part.
+            description: The `metadata.Part` of the rows.
             steps: Step numbers, `[n]`.
             rows: float32 `[n, ...]`.
             wall_times: Seconds since the epoch, `[n]`.
         """
-        for step, row, wall_time in zip(steps, rows, wall_times, strict=True):
-            part = self._parts.get(tag)
-            if part is None or part[1] != description or part[2] > metadata.PART_BYTES:
-                number = 0 if part is None else part[0] + 1
-                part = self._parts[tag] = [number, description, 0]
-            part[2] += row.nbytes
-            summary = summary_pb2.SummaryMetadata(data_class=summary_pb2.DATA_CLASS_TENSOR)
-            summary.plugin_data.plugin_name = metadata.PLUGIN_NAME
-            summary.plugin_data.content = metadata.encode(tag, description)
-            self._write(metadata.part_tag(tag, part[0]), row, step, wall_time, summary)
+        self.write(
+            [
+                Record(step, wall_time, {tag: (description, row)}, {})
+                for step, row, wall_time in zip(steps, rows, wall_times, strict=True)
+            ]
+        )
 
     def write_scalars(self, scalars, step, wall_time=None):
         """Writes numbers for TensorBoard's own pages.
 
         Args:
-            scalars: Tag to number; what is not one number is left out.
+            scalars: As in `Record`.
             step: Step number.
             wall_time: Seconds since the epoch; now by default.
         """
-        for tag, value in scalars.items():
-            value = np.asarray(value)
-            if value.size == 1 and np.issubdtype(value.dtype, np.number):
-                summary = scalar_metadata.create_summary_metadata("", "")
-                summary.data_class = summary_pb2.DATA_CLASS_SCALAR
-                value = np.float32(value.reshape(()))
-                self._write(tag, value, step, wall_time or time.time(), summary)
-
-    def _write(self, tag, value, step, wall_time, summary):
-        if self._failed:
-            return
-        value = summary_pb2.Summary.Value(
-            tag=tag, tensor=tensor_util.make_tensor_proto(np.asarray(value))
-        )
-        # Readers look at a tag's first metadata only.
-        if tag not in self._described:
-            self._described.add(tag)
-            value.metadata.CopyFrom(summary)
-        event = event_pb2.Event(
-            wall_time=float(wall_time), step=int(step), summary=summary_pb2.Summary(value=[value])
-        )
-        self._guard(lambda: self._writer.add_event(event))
+        self.write([Record(step, wall_time or time.time(), {}, dict(scalars))])
 
     def flush(self):
         """Hands what was written to the file system."""
-        self._guard(self._writer.flush)
+        self._finish(lambda: self._writer.flush())
 
     def close(self):
         """Writes what is left and closes the file."""
-        self._guard(self._writer.close)
+        self._finish(lambda: self._writer.close())
+
+    def _finish(self, action):
+        done = self._thread.submit(self._guard, action)
+        # A file system that hangs gets some time, not for ever.
+        concurrent.futures.wait([done], timeout=_PATIENCE)
+        self._tell()
+
+    def _write_and_release(self, records):
+        try:
+            for record in records:
+                self._guard(lambda record=record: self._writer.add_event(self._event(record)))
+        finally:
+            self._waiting.release()
+
+    def _event(self, record):
+        values = [
+            self._value(self._part_tag(tag, part, array), array, _plugin_metadata(tag, part))
+            for tag, (part, array) in record.parts.items()
+        ]
+        for tag, value in record.scalars.items():
+            value = np.asarray(value)
+            if value.size == 1 and np.issubdtype(value.dtype, np.number):
+                value = np.asarray(value.reshape(()), np.float32)
+                values.append(self._value(tag, value, _scalar_metadata))
+        return event_pb2.Event(
+            wall_time=float(record.wall_time),
+            step=int(record.step),
+            summary=summary_pb2.Summary(value=values),
+        )
+
+    def _part_tag(self, tag, description, array):
+        part = self._parts.get(tag)
+        if part is None or part[1] != description or part[2] > metadata.PART_BYTES:
+            number = 0 if part is None else part[0] + 1
+            part = self._parts[tag] = [number, description, 0]
+        part[2] += array.nbytes
+        return metadata.part_tag(tag, part[0])
+
+    def _value(self, tag, array, describe):
+        array = np.asarray(array, "<f4")
+        shape = tensor_shape_pb2.TensorShapeProto(
+            dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=side) for side in array.shape]
+        )
+        tensor = tensor_pb2.TensorProto(
+            dtype=types_pb2.DT_FLOAT, tensor_shape=shape, tensor_content=array.tobytes()
+        )
+        value = summary_pb2.Summary.Value(tag=tag, tensor=tensor)
+        # Readers look at a tag's first metadata only.
+        if tag not in self._described:
+            self._described.add(tag)
+            value.metadata.CopyFrom(describe())
+        return value
 
     def _guard(self, action):
-        if self._failed:
+        if self._failure is not None:
             return
         try:
             action()
         except Exception as error:  # The writer's thread raises what TensorFlow's files raise.
-            self._failed = True
+            self._failure = error
+
+    def _tell(self):
+        """Warns of a failure, in the thread that trains, once."""
+        if self._failure is not None and not self._warned:
+            self._warned = True
             warnings.warn(
-                f"telemetry stops: the event file could not be written ({error}); training goes on",
-                stacklevel=3,
+                f"telemetry stops: the event file could not be written ({self._failure}); training "
+                "goes on",
+                stacklevel=4,
             )
+
+
+def _plugin_metadata(tag, part):
+    def make():
+        summary = summary_pb2.SummaryMetadata(data_class=summary_pb2.DATA_CLASS_TENSOR)
+        summary.plugin_data.plugin_name = metadata.PLUGIN_NAME
+        summary.plugin_data.content = metadata.encode(tag, part)
+        return summary
+
+    return make
+
+
+def _scalar_metadata():
+    summary = scalar_metadata.create_summary_metadata("", "")
+    summary.data_class = summary_pb2.DATA_CLASS_SCALAR
+    return summary
+
+
+_told = set()
+
+
+def warn_once(text):
+    """Warns, but not twice of the same."""
+    if text not in _told:
+        _told.add(text)
+        warnings.warn(text, stacklevel=4)
 
 
 def jsonable(value):

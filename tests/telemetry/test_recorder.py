@@ -77,6 +77,7 @@ def test_a_failure_to_write_warns_once_and_is_no_error(tmp_path):
     run._writer = Broken()
     with pytest.warns(UserWarning, match="No space left on device.*training goes on"):
         run.write_scalars({"loss": 1.0}, 1)
+        run.flush()
     run.write_scalars({"loss": 1.0}, 2)
     run.flush()
     run.close()

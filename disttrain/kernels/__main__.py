@@ -1,0 +1,27 @@
+"""Compiles the operations ahead of their first use: `python -m disttrain.kernels`."""
+
+import sys
+
+import tensorflow as tf
+
+from disttrain import kernels
+
+
+def main():
+    """Compiles and loads them.
+
+    Returns:
+        The exit status: 0, or 1 with the reason on standard error.
+    """
+    try:
+        library = kernels.build()
+        tf.load_op_library(str(library))
+    except (kernels.CannotCompile, tf.errors.NotFoundError) as error:
+        print(f"disttrain's operations cannot be compiled: {error}", file=sys.stderr)
+        return 1
+    print(f"compiled: {library}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

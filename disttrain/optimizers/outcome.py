@@ -1,0 +1,134 @@
+"""What becomes of a step once its gradients are reduced: an update, or a skip; recorded, or not.
+
+Every replica takes the same branch. What is not recorded passes nothing but the choice itself.
+"""
+
+import tensorflow as tf
+
+from disttrain.gradients.clipping import global_norm
+from disttrain.optimizers import around_each, skips
+
+
+class Outcome:
+    """Takes the branch of a step.
+
+    Args:
+        optimizer: The `DistributedOptimizer`.
+    """
+
+    def __init__(self, optimizer):
+        self._owner = optimizer
+        self._clipped = None
+
+    def build(self, add_state):
+        """Makes the counters of clipped and of skipped steps.
+
+        Args:
+            add_state: Makes a variable from a name, a dtype and a value.
+        """
+        if self._owner.clip is not None:
+            self._clipped = add_state("clipped_steps", "int64", 0)
+        self._skipped_in_a_row = add_state("skipped_in_a_row", "int64", 0)
+
+    def clipped_steps(self):
+        """In how many steps the clip has changed the gradients."""
+        return 0 if self._clipped is None else int(self._clipped.numpy())
+
+    def decide(self, reduced, variables):
+        """Updates, or skips if not all gradients are finite; in replica context.
+
+        Args:
+            reduced: A `disttrain.gradients.path.Reduced`.
+            variables: The variables of its gradients.
+        """
+        self._owner.replication.switch(
+            tf.where(reduced.finite, 0, 1),
+            [
+                lambda clipped, factor, norms: self._update(clipped, variables, factor),
+                lambda clipped, factor, norms: self._skip(norms, variables),
+            ],
+            args=(reduced.clipped, reduced.clip_factor, reduced.norms),
+        )
+
+    def decide_and_record(self, reduced, variables, observer, record, facts):
+        """The same, and lets an observer record the step.
+
+        Args:
+            reduced: As for `decide`.
+            variables: As for `decide`.
+            observer: A `disttrain.telemetry.observer.Observer`.
+            record: Whether its plan names the step, a boolean scalar.
+            facts: What this replica knows of the step: name to tensor, as `Probe.write` takes it.
+        """
+        clip = self._owner.clip
+        # Not to keep every gradient twice: from a multiple, all but the norm can be told.
+        multiples = clip is None or clip.before_reduce or clip.scales_whole
+
+        def plain(clipped, norms, gradients, facts):
+            self._update(clipped, variables, facts["clip_factor"])
+
+        def recorded(clipped, norms, gradients, facts):
+            probe = observer.here()
+            if probe is None:
+                plain(clipped, norms, gradients, facts)
+                return
+            watch = probe.watch(variables, clipped if multiples else gradients, norms)
+            self._update(clipped, variables, facts["clip_factor"], watch)
+            probe.write({**facts, "gradient_norm": global_norm(norms)}, watch)
+
+        def skipped(clipped, norms, gradients, facts):
+            probe = observer.here()
+            if probe is not None:
+                watch = probe.watch(variables, gradients, norms)
+                probe.write_skipped({**facts, "gradient_norm": global_norm(norms)}, watch)
+            self._skip(norms, variables)
+
+        self._owner.replication.switch(
+            tf.where(reduced.finite, tf.where(record, 1, 0), 2),
+            [plain, recorded, skipped],
+            args=(
+                reduced.clipped,
+                reduced.norms,
+                reduced.gradients,
+                {**facts, "clip_factor": reduced.clip_factor},
+            ),
+        )
+
+    def _update(self, gradients, variables, factor, watch=None):
+        owner = self._owner
+
+        def apply():
+            owner.inner.apply(gradients, variables)
+            self._overwrite_with_average()
+
+        if watch is None:
+            apply()
+        else:
+            around_each.call(apply, owner.inner, variables, watch)
+        self._skipped_in_a_row.assign(0)
+        if owner.loss_scale is not None:
+            owner.loss_scale.after_finite()
+        if self._clipped is not None:
+            self._clipped.assign(self._clipped.value + tf.cast(factor < 1.0, tf.int64))
+
+    def _overwrite_with_average(self):
+        """Keras's `ema_overwrite_frequency`, which it cannot do on several replicas."""
+        owner = self._owner
+        if not owner.use_ema or not owner.ema_overwrite_frequency:
+            return
+
+        def overwrite():
+            averages = owner.inner._model_variables_moving_average
+            for variable, average in zip(owner.built_with, averages, strict=True):
+                variable.assign(average.value)
+            return True
+
+        due = owner.inner.iterations.value % owner.ema_overwrite_frequency == 0
+        tf.cond(due, overwrite, lambda: False)
+
+    def _skip(self, norms, variables):
+        if self._owner.loss_scale is not None:
+            self._owner.loss_scale.after_overflow()
+        skipped = self._skipped_in_a_row.value + 1
+        self._skipped_in_a_row.assign(skipped)
+        skips.stop_after(self._owner.max_skipped, skipped, norms, variables)

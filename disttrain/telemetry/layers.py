@@ -1,0 +1,200 @@
+"""The rows of `disttrain/layers` and `disttrain/histograms`, made while the optimizer updates.
+
+Lives on the first replica of the chief, inside the training graph.
+"""
+
+import math
+
+import tensorflow as tf
+
+from disttrain.optimizers.slots import find_slots
+from disttrain.telemetry.ring import Buffer
+from disttrain.telemetry.statistics import NAN, LayerStatistics
+from tensorboard_plugin import metadata
+
+
+class Layers:
+    """What is recorded of each variable.
+
+    Args:
+        optimizer: The built inner optimizer.
+        variables: The variables to record, in model order.
+        histograms: Whether histograms are wanted.
+
+    Attributes:
+        row_bytes: Bytes of a row of statistics.
+        histogram_bytes: Bytes of a row of histograms; 0 without.
+    """
+
+    def __init__(self, optimizer, variables, histograms):
+        self.variables = list(variables)
+        self.slots = find_slots(optimizer, self.variables)
+        names = list(dict.fromkeys(name for slots in self.slots for name in slots))
+        self.statistics = LayerStatistics(names, histograms)
+        self._shape = (len(self.variables), len(self.statistics.columns))
+        self._histogram_shape = (
+            len(self.variables),
+            len(self.statistics.quantities),
+            len(metadata.BINS),
+        )
+        self.row_bytes = 4 * math.prod(self._shape)
+        self.histogram_bytes = 4 * math.prod(self._histogram_shape) if histograms else 0
+
+    def make_buffers(self, rows, histogram_rows):
+        """Makes room for rows; on the chief's first replica alone.
+
+        Args:
+            rows: Rows of statistics.
+            histogram_rows: Rows of histograms.
+        """
+        self._rows = Buffer(rows, self._shape)
+        self._histograms = None
+        if self.histogram_bytes:
+            self._histogram_rows = histogram_rows
+            self._histograms = Buffer(histogram_rows, self._histogram_shape)
+            with tf.init_scope(), tf.device("CPU:0"):
+                self._counted = tf.Variable(0, trainable=False)
+                self._histogram_steps = tf.Variable(
+                    tf.zeros([histogram_rows], tf.int64), trainable=False
+                )
+
+    def write(self, row, step, watch):
+        """Writes what was watched.
+
+        Args:
+            row: The row of the buffers, an int32 scalar.
+            step: Number of the step, an int64 scalar.
+            watch: A `Watch` whose update is done.
+        """
+        rows = watch.rows()
+        self._rows.write(row, rows)
+        if self._histograms is None:
+            return
+
+        def count():
+            place = tf.identity(self._counted.read_value()) % self._histogram_rows
+            self._histograms.write(place, watch.histograms())
+            self._histogram_steps.scatter_nd_update(tf.reshape(place, [1, 1]), [step])
+            self._counted.assign_add(1)
+            return True
+
+        tf.cond(watch.with_histograms, count, lambda: False)
+
+    def read(self, rows):
+        """float32 statistics `[n, variables, statistics]` of the given rows."""
+        return self._rows.read(rows)
+
+    def read_histograms(self):
+        """Takes the histograms since the last call.
+
+        Returns:
+            `(steps, counts)`: int64 `[n]` and float32 `[n, variables, quantities, bins]`; nothing
+            at all where there are none.
+        """
+        if self._histograms is None or not int(self._counted.numpy()):
+            return [], []
+        written = int(self._counted.numpy())
+        rows = [k % self._histogram_rows for k in range(written)][-self._histogram_rows :]
+        self._counted.assign(0)
+        return self._histogram_steps.numpy()[rows], self._histograms.read(rows)
+
+    def describe(self, optimizer_config, replicas):
+        """The `metadata.Part`s of both tags.
+
+        Args:
+            optimizer_config: The optimizer's configuration, as JSON values.
+            replicas: Number of replicas.
+
+        Returns:
+            `(layers, histograms)`.
+        """
+        variables = tuple(
+            {
+                "path": variable.path,
+                "shape": list(variable.shape),
+                "dtype": variable.dtype,
+                "trainable": bool(variable.trainable),
+                "slots": {
+                    name: {"dtype": slot.dtype, "bytes": _bytes(slot)}
+                    for name, slot in slots.items()
+                },
+            }
+            for variable, slots in zip(self.variables, self.slots, strict=True)
+        )
+        common = (variables, optimizer_config, replicas)
+        return (
+            metadata.Part(self.statistics.columns, *common),
+            metadata.Part(self.statistics.quantities, *common, bins=metadata.BINS),
+        )
+
+
+class Watch:
+    """Measures the variables of one step, each while its values are at hand.
+
+    Args:
+        layers: The `Layers`.
+        variables: The variables that have a gradient, in the optimizer's order.
+        gradients: Their gradients, or multiples of them.
+        norms: The gradients' norms before clipping, float32 of shape `[len(gradients)]`.
+        with_histograms: Whether histograms are due, a boolean scalar.
+    """
+
+    def __init__(self, layers, variables, gradients, norms, with_histograms):
+        self._layers = layers
+        places = {id(variable): i for i, variable in enumerate(layers.variables)}
+        self._places = [places.get(id(variable)) for variable in variables]
+        self._gradients = gradients
+        self._norms = tf.unstack(norms, num=len(gradients))
+        self._before = {}
+        self._results = {}
+        self.with_histograms = with_histograms
+        self._variables = variables
+
+    def before(self, i, value):
+        """Notes the value of variable `i` before its update."""
+        if self._places[i] is not None:
+            self._before[i] = value
+
+    def after(self, i, value):
+        """Measures variable `i`, whose update is done; returns a tensor that is there then."""
+        place = self._places[i]
+        if place is None:
+            return value
+        slots = self._layers.slots[place]
+        result = self._layers.statistics(
+            self._before.pop(i),
+            value,
+            self._gradients[i],
+            self._norms[i],
+            {name: tf.convert_to_tensor(slot.value) for name, slot in slots.items()},
+            self.with_histograms,
+        )
+        self._results[place] = result
+        return result[0]
+
+    def unchanged(self):
+        """Measures all variables of a step that was skipped."""
+        for i, variable in enumerate(self._variables):
+            value = tf.convert_to_tensor(variable.value)
+            self.before(i, value)
+            self.after(i, value)
+
+    def rows(self):
+        """float32 `[variables, statistics]`; NaN where a variable had no gradient."""
+        missing = tf.fill([len(self._layers.statistics.columns)], NAN)
+        return tf.stack(self._in_order(0, missing))
+
+    def histograms(self):
+        """float32 `[variables, quantities, bins]`."""
+        missing = tf.fill([len(self._layers.statistics.quantities), len(metadata.BINS)], NAN)
+        return tf.stack(self._in_order(1, missing))
+
+    def _in_order(self, part, missing):
+        return [
+            self._results[place][part] if place in self._results else missing
+            for place in range(len(self._layers.variables))
+        ]
+
+
+def _bytes(variable):
+    return math.prod(variable.shape) * tf.dtypes.as_dtype(variable.dtype).size

@@ -1,0 +1,146 @@
+"""Which steps a replica records, and which row of its buffers each of them gets.
+
+Every replica has a ring of its own, and all take the same decisions: by the number of the step,
+and by whether its gradients were finite, which replicas agree on. Nothing here waits for the host.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+#: Rows for steps that are recorded because they were skipped, between two reads of the host.
+SPARE = 16
+
+#: An interval that no step reaches.
+NEVER = 2**62
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Which steps are recorded by their numbers, counted from 1: the first, the last and multiples.
+
+    The methods take integers on the host and tensors on a replica.
+
+    Attributes:
+        every: Multiples of it are recorded.
+        histograms: Multiples of it are recorded with histograms; `NEVER` for no histograms at all.
+        last: Number of the last step; 0 as long as it is not known.
+    """
+
+    every: int
+    histograms: int = NEVER
+    last: int = 0
+
+    def records(self, step):
+        """Whether the step of this number is recorded."""
+        multiple = (step % self.every == 0) | (step % self.histograms == 0)
+        return multiple | (step == 1) | (step == self.last)
+
+    def with_histograms(self, step):
+        """Whether the step of this number is recorded with histograms, if there are any."""
+        return (step % self.histograms == 0) | (step == 1) | (step == self.last)
+
+    def count(self, first, last):
+        """How many of the steps `first` to `last`, both included, are recorded."""
+        return sum(bool(self.records(step)) for step in range(first, last + 1))
+
+    def count_histograms(self, first, last):
+        """How many of them with histograms."""
+        if self.histograms >= NEVER:
+            return 0
+        return sum(bool(self.with_histograms(step)) for step in range(first, last + 1))
+
+
+class Ring:
+    """The buffers' index on one replica.
+
+    Args:
+        plan: The `Plan` to begin with.
+        first_step: Number of steps done before.
+        capacity: Rows for steps that the plan names; `SPARE` more are added.
+
+    Attributes:
+        rows: Number of rows of a buffer.
+        step: Number of the present step, an int64 variable.
+    """
+
+    def __init__(self, plan, first_step, capacity):
+        self.rows = capacity + SPARE
+        with tf.init_scope(), tf.device("CPU:0"):
+            self.step = tf.Variable(first_step, dtype=tf.int64, trainable=False)
+            self._plan = tf.Variable(_numbers(plan), dtype=tf.int64, trainable=False)
+            self._cursor = tf.Variable(0, trainable=False)
+            self._spare = tf.Variable(SPARE, trainable=False)
+            self._steps = tf.Variable(tf.zeros([self.rows], tf.int64), trainable=False)
+
+    def follow(self, plan):
+        """Goes on by another `Plan`."""
+        self._plan.assign(_numbers(plan))
+
+    def plan(self):
+        """The present `Plan`, of tensors."""
+        return Plan(*tf.unstack(self._plan.read_value()))
+
+    def begin(self):
+        """Begins a step; returns whether the plan names it, a boolean scalar."""
+        return self.plan().records(self.step.assign_add(1))
+
+    def take(self):
+        """The row for the present step, an int32 scalar."""
+        row = tf.identity(self._cursor.read_value()) % self.rows
+        self._steps.scatter_nd_update(tf.reshape(row, [1, 1]), [self.step.read_value()])
+        self._cursor.assign_add(1)
+        return row
+
+    def has_room(self):
+        """Whether a step that the plan does not name gets a row; a boolean scalar.
+
+        What is left of the spare rows counts down; the rest are for steps that the plan names.
+        """
+        named = self.plan().records(self.step.read_value())
+        left = self._spare.assign_sub(tf.cast(~named, tf.int32))
+        return named | (left >= 0)
+
+    def read(self):
+        """Takes what was written since the last call.
+
+        Returns:
+            `(steps, rows)`: int64 `[n]` numbers of steps, and which rows of a buffer are theirs,
+            oldest first.
+        """
+        written = int(self._cursor.numpy())
+        rows = np.arange(max(0, written - self.rows), written) % self.rows
+        self._cursor.assign(0)
+        self._spare.assign(SPARE)
+        return self._steps.numpy()[rows], rows
+
+
+class Buffer:
+    """Rows of numbers beside a `Ring`.
+
+    Args:
+        rows: Number of rows.
+        shape: Shape of a row.
+    """
+
+    def __init__(self, rows, shape):
+        with tf.init_scope(), tf.device("CPU:0"):
+            self._values = tf.Variable(tf.zeros([rows, *shape]), trainable=False)
+
+    def write(self, row, values):
+        """Writes one row.
+
+        Args:
+            row: int32 scalar.
+            values: float32 of the shape of a row.
+        """
+        self._values.scatter_nd_update(tf.reshape(row, [1, 1]), values[None])
+
+    def read(self, rows):
+        """The given rows, float32 of shape `[n, *shape]`."""
+        return self._values.numpy()[rows]
+
+
+def _numbers(plan):
+    return [plan.every, plan.histograms, plan.last]
