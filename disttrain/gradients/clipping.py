@@ -121,8 +121,12 @@ def _ratio(after, before):
 
 
 def _factor_to(norms, limits):
-    """What to multiply norms by so that they are at most the limits; exactly 1 below them."""
-    return tf.where(norms > limits, limits / norms, tf.ones_like(norms))
+    """What to multiply norms by so that they are at most the limits; exactly 1 below them.
+
+    Norms that are not finite belong to steps that are skipped: their gradients stay what they are.
+    """
+    above = (norms > limits) & tf.math.is_finite(norms)
+    return tf.where(above, limits / norms, tf.ones_like(norms))
 
 
 @_register

@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,28 +23,53 @@ _SOURCE = pathlib.Path(__file__).with_name("statistics.cc")
 
 _COMPILERS = ("c++", "g++", "clang++")
 
+_FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w")
+
 _SECONDS = 300
+
+_WRITABLE = "set XDG_CACHE_HOME to a folder that can be written"
 
 
 class CannotCompile(RuntimeError):
-    """The operations cannot be compiled here; the message says why and what to do."""
+    """The operations cannot be had here; the message says why and what to do."""
 
 
 def cache_folder():
     """Where compiled operations are kept, a `pathlib.Path`."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(cache).expanduser() / "disttrain" / "kernels"
+    try:
+        return pathlib.Path(cache).expanduser() / "disttrain" / "kernels"
+    except RuntimeError as error:
+        raise CannotCompile(f"the user has no home directory; {_WRITABLE}") from error
 
 
 def library():
     """The file that holds, or will hold, the operations for the installed TensorFlow."""
-    flags = " ".join([*tf.sysconfig.get_compile_flags(), *tf.sysconfig.get_link_flags()])
-    key = hashlib.sha256(_SOURCE.read_bytes() + flags.encode()).hexdigest()[:16]
+    try:
+        source = _SOURCE.read_bytes()
+    except OSError as error:
+        raise CannotCompile(
+            f"the source of the operations is missing ({error}); install disttrain again"
+        ) from error
+    flags = [*_FLAGS, *tf.sysconfig.get_compile_flags(), *tf.sysconfig.get_link_flags()]
+    key = hashlib.sha256(source + " ".join(flags).encode()).hexdigest()[:16]
     return cache_folder() / f"tensorflow-{tf.__version__}-{platform.machine()}-{key}.so"
 
 
-def build():
+def identity(path):
+    """What tells a library from one that takes its place; `None` where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def build(unusable=None):
     """Compiles the operations unless they are there.
+
+    Args:
+        unusable: `identity` of a library that is not good enough to be taken as it is.
 
     Returns:
         The library, a `pathlib.Path`.
@@ -52,49 +78,103 @@ def build():
         CannotCompile: There is no compiler, it fails, or the cache cannot be written.
     """
     target = library()
-    if target.exists():
+
+    def is_there():
+        return _is_whole(target) and identity(target) != unusable
+
+    if is_there():
         return target
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if compiler is None:
-        raise CannotCompile("there is no C++ compiler; install one, such as g++")
+    command = shlex.split(os.environ.get("CXX", "")) or _find_compiler()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Another process may be compiling the same.
         with open(target.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.exists():
-                _compile(compiler, target)
+            if not is_there():
+                _compile(command, target)
     except OSError as error:
         raise CannotCompile(
-            f"the compiled operations cannot be kept ({error}); set XDG_CACHE_HOME to a folder "
-            "that can be written"
+            f"the compiled operations cannot be kept ({error}); {_WRITABLE}"
         ) from error
     return target
 
 
-def _compile(compiler, target):
+def _find_compiler():
+    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler is None:
+        raise CannotCompile("there is no C++ compiler; install one, such as g++")
+    return [compiler]
+
+
+def _compile(command, target):
+    compiler = command[0]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = pathlib.Path(folder) / target.name
         command = [
-            *compiler.split(),
-            *("-std=c++17", "-O3", "-shared", "-fPIC", "-w", str(_SOURCE), "-o", str(made)),
+            *command,
+            *_FLAGS,
+            *(str(_SOURCE), "-o", str(made)),
             *tf.sysconfig.get_compile_flags(),
             *tf.sysconfig.get_link_flags(),
         ]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=_SECONDS
+            )
         except subprocess.TimeoutExpired as error:
             raise CannotCompile(f"{compiler} took more than {_SECONDS} seconds") from error
+        except OSError as error:
+            raise CannotCompile(
+                f"{compiler!r} cannot be run ({error.strerror}); set CXX to a C++ compiler, or "
+                "unset it"
+            ) from error
         if done.returncode != 0:
             raise CannotCompile(f"{compiler} failed:\n{done.stderr[-2000:]}")
+        _seal(made)
         # Renamed, so that what stands in the cache is whole.
         os.replace(made, target)
+
+
+def _seal(path):
+    """Appends a checksum, which loaders pass over: to map a file that was cut short is fatal."""
+    content = path.read_bytes()
+    path.write_bytes(content + hashlib.sha256(content).digest())
+
+
+def _is_whole(path):
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    size = hashlib.sha256().digest_size
+    return hashlib.sha256(content[:-size]).digest() == content[-size:]
+
+
+def load_or_say_why():
+    """Compiles the operations unless they are there, and loads them.
+
+    Returns:
+        `(library, operations)`: a `pathlib.Path` and a module.
+
+    Raises:
+        CannotCompile: They cannot be compiled, or not loaded.
+    """
+    path = build()
+    try:
+        return path, tf.load_op_library(str(path))
+    except tf.errors.OpError:
+        # It may come from a host with other system libraries that shares the cache.
+        path = build(unusable=identity(path))
+    try:
+        return path, tf.load_op_library(str(path))
+    except tf.errors.OpError as error:
+        raise CannotCompile(f"what was compiled cannot be loaded: {error.message}") from error
 
 
 @functools.cache
 def load():
     """The operations, a module, or `None` where they cannot be compiled or loaded."""
     try:
-        return tf.load_op_library(str(build()))
-    except (CannotCompile, tf.errors.NotFoundError):
+        return load_or_say_why()[1]
+    except CannotCompile:
         return None

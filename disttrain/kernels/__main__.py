@@ -2,8 +2,6 @@
 
 import sys
 
-import tensorflow as tf
-
 from disttrain import kernels
 
 
@@ -14,9 +12,8 @@ def main():
         The exit status: 0, or 1 with the reason on standard error.
     """
     try:
-        library = kernels.build()
-        tf.load_op_library(str(library))
-    except (kernels.CannotCompile, tf.errors.NotFoundError) as error:
+        library, _ = kernels.load_or_say_why()
+    except kernels.CannotCompile as error:
         print(f"disttrain's operations cannot be compiled: {error}", file=sys.stderr)
         return 1
     print(f"compiled: {library}")

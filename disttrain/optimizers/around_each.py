@@ -14,6 +14,13 @@ import tensorflow as tf
 #: Values of variables that are kept at a time, in bytes, or one variable where that is larger.
 KEPT_BYTES = 4 * 2**20
 
+#: Variables that are measured together, in bytes, or one where that is larger: few operations for
+#: small variables, and values that are still in the processor's cache for large ones.
+GROUP_BYTES = 2**18
+
+#: Variables of a group; TensorFlow takes long over operations with thousands of inputs.
+_MOST = 64
+
 _TF_OPTIMIZER = keras.optimizers.Optimizer
 _NADAM = keras.optimizers.Nadam
 
@@ -29,25 +36,46 @@ _KNOWN = {
 
 
 def call(update, inner, variables, watch):
-    """Makes an update and lets `watch` see each variable around its own part of it.
+    """Makes an update and lets `watch` see the variables around their own part of it.
 
     Args:
         update: Makes the update, by `inner.apply` above all.
         inner: A built Keras optimizer.
         variables: The variables that `inner.apply` gets, a list of `keras.Variable`.
-        watch: An object with `before(i, value)` and `after(i, value)`, called in the order of the
-            updates with a variable's place in the list and its value on the first replica of this
-            process. What `after` returns, a tensor, is waited for before the value is let go.
+        watch: An object with `before(group)` and `after(group)`, called in the order of the updates
+            with places in the list of variables. `after` returns a list of tensors that are there
+            once it needs the values no more; further groups wait for them when room is short.
     """
+    groups = _groups(variables)
     if updates_one_by_one(inner, variables):
-        with _hooked(inner, variables, watch):
+        with _hooked(inner, variables, groups, watch):
             update()
         return
-    for i, variable in enumerate(variables):
-        watch.before(i, tf.convert_to_tensor(variable.value))
+    for group in groups:
+        watch.before(group)
     update()
+    for group in groups:
+        watch.after(group)
+
+
+def look(variables, watch):
+    """Lets `watch` see variables that nothing changes; see `call`."""
+    for group in _groups(variables):
+        watch.before(group)
+        watch.after(group)
+
+
+def _groups(variables):
+    """Places of variables in a row that are measured together, soon after their updates."""
+    groups, taken = [], 0
     for i, variable in enumerate(variables):
-        watch.after(i, tf.convert_to_tensor(variable.value))
+        size = _bytes(variable)
+        if not groups or taken + size > GROUP_BYTES or len(groups[-1]) == _MOST:
+            groups.append([])
+            taken = 0
+        groups[-1].append(i)
+        taken += size
+    return groups
 
 
 def updates_one_by_one(inner, variables):
@@ -70,33 +98,26 @@ def updates_one_by_one(inner, variables):
 
 
 @contextlib.contextmanager
-def _hooked(inner, variables, watch):
+def _hooked(inner, variables, groups, watch):
     """Puts the watch into `inner.update_step`, and weight decay with it, while a step is traced."""
     names = ("update_step", "_apply_weight_decay")
     own = {name: vars(inner)[name] for name in names if name in vars(inner)}
     update_step = inner.update_step
     places = {inner._var_key(variable): i for i, variable in enumerate(variables)}
-    window = _Window(variables)
-
-    def update(gradient, variable, learning_rate):
-        _decay(inner, variable)
-        update_step(gradient, variable, learning_rate)
+    gate = _Gate(variables, groups, watch)
 
     def around(gradient, variable, learning_rate):
-        # Under a MirroredStrategy further replicas come with their own copy of the variable.
-        i = places.pop(inner._var_key(variable), None)
-        if i is None:
-            update(gradient, variable, learning_rate)
-            return
-        with window.wait_for_room(i):
-            watch.before(i, variable.read_value())
-            update(gradient, variable, learning_rate)
-            window.leave(i, watch.after(i, variable.read_value()))
+        # Under a MirroredStrategy the further replicas' copies of a variable follow the first.
+        gate.enter(places[inner._var_key(variable)])
+        with tf.control_dependencies(gate.waits_for):
+            _decay(inner, variable)
+            update_step(gradient, variable, learning_rate)
 
     inner.update_step = around
     inner._apply_weight_decay = lambda variables: None
     try:
         yield
+        gate.leave()
     finally:
         for name in names:
             if name in own:
@@ -113,37 +134,53 @@ def _decay(inner, variable):
     variable.assign_sub(variable * tf.cast(inner.weight_decay, variable.dtype) * rate)
 
 
-class _Window:
-    """Bounds how much of the variables is kept at a time, by control dependencies.
+class _Gate:
+    """Bounds how many groups of variables are being updated at a time.
 
     Args:
-        variables: All that will come.
+        variables: All variables.
+        groups: Lists of places, in order.
+        watch: The watch.
+
+    Attributes:
+        waits_for: Operations that the updates of the present group wait for.
     """
 
-    def __init__(self, variables):
-        self._sizes = [_bytes(variable) for variable in variables]
-        self._room = max([KEPT_BYTES, *self._sizes])
+    def __init__(self, variables, groups, watch):
+        self._group_of = {place: group for group in groups for place in group}
+        self._sizes = {id(g): sum(_bytes(variables[i]) for i in g) for g in groups}
+        self._room = max([KEPT_BYTES, *self._sizes.values()])
+        self._watch = watch
+        self._present = None
         self._inside = collections.deque()
-        self._barrier = None
+        self.waits_for = []
 
-    def wait_for_room(self, i):
-        """A context in which operations wait until variable `i` fits beside those inside."""
-        leaving = []
-        while self._inside and self._room < self._sizes[i]:
-            size, done = self._inside.popleft()
-            self._room += size
-            leaving.append(done)
+    def enter(self, place):
+        """Notes that a variable is updated now; groups follow each other."""
+        group = self._group_of[place]
+        if group is self._present:
+            return
+        self.leave()
+        self._present = group
+        leaving, size = [], self._sizes[id(group)]
+        while self._inside and self._room < size:
+            freed, done = self._inside.popleft()
+            self._room += freed
+            leaving += done
+        self._room -= size
         if leaving:
-            # What waits for this barrier waits for all that left before, too.
-            earlier = [self._barrier] if self._barrier is not None else []
-            with tf.control_dependencies([*earlier, *leaving]):
-                self._barrier = tf.no_op()
-        self._room -= self._sizes[i]
-        return tf.control_dependencies([self._barrier] if self._barrier is not None else [])
+            # What waits for this group waits for all before it, too.
+            with tf.control_dependencies([*self.waits_for, *leaving]):
+                self.waits_for = [tf.no_op()]
+        with tf.control_dependencies(self.waits_for):
+            self._watch.before(group)
 
-    def leave(self, i, done):
-        """Notes that variable `i` needs no room once the tensor `done` is there."""
-        self._inside.append((self._sizes[i], done))
+    def leave(self):
+        """Notes that the present group is done."""
+        if self._present is not None:
+            done = self._watch.after(self._present)
+            self._inside.append((self._sizes[id(self._present)], done))
+            self._present = None
 
 
 def _bytes(variable):

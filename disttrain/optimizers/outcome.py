@@ -1,6 +1,6 @@
 """What becomes of a step once its gradients are reduced: an update, or a skip; recorded, or not.
 
-Every replica takes the same branch. What is not recorded passes nothing but the choice itself.
+Every replica takes the same branch.
 """
 
 import tensorflow as tf
@@ -41,12 +41,10 @@ class Outcome:
             reduced: A `disttrain.gradients.path.Reduced`.
             variables: The variables of its gradients.
         """
-        self._owner.replication.switch(
-            tf.where(reduced.finite, 0, 1),
-            [
-                lambda clipped, factor, norms: self._update(clipped, variables, factor),
-                lambda clipped, factor, norms: self._skip(norms, variables),
-            ],
+        self._owner.replication.cond(
+            reduced.finite,
+            lambda clipped, factor, norms: self._update(clipped, variables, factor),
+            lambda clipped, factor, norms: self._skip(norms, variables),
             args=(reduced.clipped, reduced.clip_factor, reduced.norms),
         )
 
@@ -63,35 +61,31 @@ class Outcome:
         clip = self._owner.clip
         # Not to keep every gradient twice: from a multiple, all but the norm can be told.
         multiples = clip is None or clip.before_reduce or clip.scales_whole
+        unclipped = [] if multiples else reduced.gradients
 
-        def plain(clipped, norms, gradients, facts):
-            self._update(clipped, variables, facts["clip_factor"])
-
-        def recorded(clipped, norms, gradients, facts):
+        def update(clipped, unclipped, norms, record, facts):
             probe = observer.here()
-            if probe is None:
-                plain(clipped, norms, gradients, facts)
-                return
-            watch = probe.watch(variables, clipped if multiples else gradients, norms)
+            watch = probe and probe.watch(variables, unclipped or clipped, norms, record)
             self._update(clipped, variables, facts["clip_factor"], watch)
-            probe.write({**facts, "gradient_norm": global_norm(norms)}, watch)
+            if probe is not None:
+                probe.write(record, _with_norm(facts, norms), watch)
 
-        def skipped(clipped, norms, gradients, facts):
+        def skip(clipped, unclipped, norms, record, facts):
             probe = observer.here()
             if probe is not None:
-                watch = probe.watch(variables, gradients, norms)
-                probe.write_skipped({**facts, "gradient_norm": global_norm(norms)}, watch)
+                room = probe.skipped()
+                watch = probe.watch(variables, unclipped or clipped, norms, room)
+                if watch is not None:
+                    around_each.look(variables, watch)
+                probe.write(room, _with_norm(facts, norms), watch)
             self._skip(norms, variables)
 
-        self._owner.replication.switch(
-            tf.where(reduced.finite, tf.where(record, 1, 0), 2),
-            [plain, recorded, skipped],
-            args=(
-                reduced.clipped,
-                reduced.norms,
-                reduced.gradients,
-                {**facts, "clip_factor": reduced.clip_factor},
-            ),
+        facts = {**facts, "clip_factor": reduced.clip_factor}
+        self._owner.replication.cond(
+            reduced.finite,
+            update,
+            skip,
+            args=(reduced.clipped, unclipped, reduced.norms, record, facts),
         )
 
     def _update(self, gradients, variables, factor, watch=None):
@@ -132,3 +126,7 @@ class Outcome:
         skipped = self._skipped_in_a_row.value + 1
         self._skipped_in_a_row.assign(skipped)
         skips.stop_after(self._owner.max_skipped, skipped, norms, variables)
+
+
+def _with_norm(facts, norms):
+    return {**facts, "gradient_norm": global_norm(norms)}

@@ -4,14 +4,14 @@ import os
 
 import tensorflow as tf
 
-from disttrain.replication.base import Replication, Topology
+from disttrain.replication.base import Replication, Topology, replica_value
 from disttrain.replication.horovod import Horovod, launched
 from disttrain.replication.tf_config import workers
 from disttrain.replication.tf_distribute import TfDistribute, mirrored, multi_worker, single
 
 NAMES = ("auto", "single", "mirrored", "multi_worker", "horovod")
 
-__all__ = ["NAMES", "Replication", "Topology", "current", "resolve"]
+__all__ = ["NAMES", "Replication", "Topology", "current", "replica_value", "resolve"]
 
 
 def resolve(replication="auto"):

@@ -125,18 +125,6 @@ class Replication(abc.ABC):
             args: Tensors of this replica, nested.
         """
 
-        self.switch(tf.where(predicate, 0, 1), [true_function, false_function], args)
-
-    def switch(self, index, functions, args=()):
-        """`tf.switch_case` whose branches may update variables that replicas share.
-
-        Args:
-            index: Which of the functions is called, an int32 scalar, equal on all replicas. Called
-                in replica context.
-            functions: A list of at least two functions, as for `cond`.
-            args: As for `cond`.
-        """
-
         def returning(function):
             def branch():
                 function(*args)
@@ -144,7 +132,7 @@ class Replication(abc.ABC):
 
             return branch
 
-        branch(index, [returning(function) for function in functions])
+        tf.cond(predicate, returning(true_function), returning(false_function))
 
     @abc.abstractmethod
     def all_gather(self, array):
@@ -198,11 +186,10 @@ class Replication(abc.ABC):
         return f"<{type(self).__name__} {self.name}, {self.replicas} replicas>"
 
 
-def branch(index, functions):
-    """`tf.switch_case`; `tf.cond` where there are but two functions, which every compiler knows."""
-    if len(functions) == 2:
-        return tf.cond(index == 0, *functions)
-    return tf.switch_case(index, functions)
+def replica_value(variable):
+    """The `tf.Variable` that holds a Keras variable's value on this process's first replica."""
+    value = variable.value
+    return value.values[0] if hasattr(value, "values") else value
 
 
 def by_dtype(tensors):

@@ -100,22 +100,22 @@ class TfDistribute(Replication):
             return tensor
         return tf.distribute.get_replica_context().all_gather(tf.identity(tensor), axis=0)
 
-    def switch(self, index, functions, args=()):
+    def cond(self, predicate, true_function, false_function, args=()):
         if self.replicas == 1 or tf.__internal__.distribute.strategy_supports_no_merge_call():
-            super().switch(index, functions, args)
+            super().cond(predicate, true_function, false_function, args)
             return
-        # A branch that merges replicas must not stand in a replica's own branch, so the replicas
-        # meet, one choice is built for all of them, and each branch parts them again.
-        outer = super().switch
+        # A branch that merges replicas must not stand in a replica's own tf.cond, so the replicas
+        # meet, one cond is built for all of them, and each branch parts them again.
+        outer = super().cond
 
-        def in_cross_replica(strategy, index, *args):
+        def in_cross_replica(strategy, predicate, *args):
             def on_each(function):
                 return lambda: strategy.extended.call_for_each_replica(function, args)
 
-            shared = strategy.experimental_local_results(index)[0]
-            outer(shared, [on_each(function) for function in functions])
+            shared = strategy.experimental_local_results(predicate)[0]
+            outer(shared, on_each(true_function), on_each(false_function))
 
-        tf.distribute.get_replica_context().merge_call(in_cross_replica, args=(index, *args))
+        tf.distribute.get_replica_context().merge_call(in_cross_replica, args=(predicate, *args))
 
     def all_gather(self, array):
         array = np.asarray(array)

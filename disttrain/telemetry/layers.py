@@ -8,6 +8,7 @@ import math
 import tensorflow as tf
 
 from disttrain.optimizers.slots import find_slots
+from disttrain.replication import replica_value
 from disttrain.telemetry.ring import Buffer
 from disttrain.telemetry.statistics import NAN, LayerStatistics
 from tensorboard_plugin import metadata
@@ -136,64 +137,71 @@ class Watch:
         variables: The variables that have a gradient, in the optimizer's order.
         gradients: Their gradients, or multiples of them.
         norms: The gradients' norms before clipping, float32 of shape `[len(gradients)]`.
-        with_histograms: Whether histograms are due, a boolean scalar.
+        record: Whether the step is recorded, a boolean scalar; else nothing is computed.
+        with_histograms: Whether histograms are due then, a boolean scalar.
     """
 
-    def __init__(self, layers, variables, gradients, norms, with_histograms):
+    def __init__(self, layers, variables, gradients, norms, record, with_histograms):
         self._layers = layers
         places = {id(variable): i for i, variable in enumerate(layers.variables)}
         self._places = [places.get(id(variable)) for variable in variables]
+        self._values = [replica_value(variable) for variable in variables]
         self._gradients = gradients
-        self._norms = tf.unstack(norms, num=len(gradients))
+        self._norms = norms
+        self._record = record
         self._before = {}
-        self._results = {}
+        self._results = []
+        self._order = []
         self.with_histograms = with_histograms
-        self._variables = variables
 
-    def before(self, i, value):
-        """Notes the value of variable `i` before its update."""
-        if self._places[i] is not None:
-            self._before[i] = value
+    def before(self, group):
+        """Notes the values of some variables before their update, by their places in the list."""
+        watched = [i for i in group if self._places[i] is not None]
+        if watched:
+            values = [self._values[i] for i in watched]
+            values = self._layers.statistics.snapshot(values, self._record)
+            self._before.update(zip(watched, values, strict=True))
 
-    def after(self, i, value):
-        """Measures variable `i`, whose update is done; returns a tensor that is there then."""
-        place = self._places[i]
-        if place is None:
-            return value
-        slots = self._layers.slots[place]
-        result = self._layers.statistics(
-            self._before.pop(i),
-            value,
-            self._gradients[i],
-            self._norms[i],
-            {name: tf.convert_to_tensor(slot.value) for name, slot in slots.items()},
+    def after(self, group):
+        """Measures some variables, whose updates are done.
+
+        Returns:
+            A list of tensors that are there once the values before are no longer needed.
+        """
+        watched = [i for i in group if i in self._before]
+        if not watched:
+            return []
+        rows, histograms = self._layers.statistics.measure(
+            [self._values[i] for i in watched],
+            [self._before.pop(i) for i in watched],
+            [self._gradients[i] for i in watched],
+            tf.gather(self._norms, watched),
+            [self._slots(self._places[i]) for i in watched],
+            self._record,
             self.with_histograms,
         )
-        self._results[place] = result
-        return result[0]
+        self._results.append((rows, histograms))
+        self._order += [self._places[i] for i in watched]
+        return [rows]
 
-    def unchanged(self):
-        """Measures all variables of a step that was skipped."""
-        for i, variable in enumerate(self._variables):
-            value = tf.convert_to_tensor(variable.value)
-            self.before(i, value)
-            self.after(i, value)
+    def _slots(self, place):
+        return {name: replica_value(slot) for name, slot in self._layers.slots[place].items()}
 
     def rows(self):
-        """float32 `[variables, statistics]`; NaN where a variable had no gradient."""
-        missing = tf.fill([len(self._layers.statistics.columns)], NAN)
-        return tf.stack(self._in_order(0, missing))
+        """float32 `[variables, statistics]` of a recorded step; NaN without a gradient."""
+        missing = [len(self._layers.statistics.columns)]
+        return self._in_model_order([rows for rows, _ in self._results], missing)
 
     def histograms(self):
-        """float32 `[variables, quantities, bins]`."""
-        missing = tf.fill([len(self._layers.statistics.quantities), len(metadata.BINS)], NAN)
-        return tf.stack(self._in_order(1, missing))
+        """float32 `[variables, quantities, bins]` of a step with histograms."""
+        missing = [len(self._layers.statistics.quantities), len(metadata.BINS)]
+        return self._in_model_order([counts for _, counts in self._results], missing)
 
-    def _in_order(self, part, missing):
-        return [
-            self._results[place][part] if place in self._results else missing
-            for place in range(len(self._layers.variables))
-        ]
+    def _in_model_order(self, groups, missing):
+        found = {place: i for i, place in enumerate(self._order)}
+        last = len(self._order)
+        order = [found.get(place, last) for place in range(len(self._layers.variables))]
+        return tf.gather(tf.concat([*groups, tf.fill([1, *missing], NAN)], 0), order)
 
 
 def _bytes(variable):

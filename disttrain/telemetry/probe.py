@@ -104,44 +104,50 @@ class Probe:
             waited = tf.cast(tf.timestamp() - found.pop("arrived"), tf.float32)
         return {**found, "own_wait": waited}
 
-    def watch(self, variables, gradients, norms):
-        """A `Watch` over the update of a recorded step, or `None` on other replicas."""
+    def watch(self, variables, gradients, norms, record):
+        """A `Watch` over the update of a step, or `None` on other replicas.
+
+        Args:
+            variables: The variables that have a gradient.
+            gradients: Their gradients, or multiples of them.
+            norms: The gradients' norms before clipping, float32 `[len(gradients)]`.
+            record: Whether the step is recorded, a boolean scalar.
+        """
         if self._layers is None:
             return None
         due = self.ring.plan().with_histograms(self.ring.step.read_value())
-        return Watch(self._layers, variables, gradients, norms, due)
+        return Watch(self._layers, variables, gradients, norms, record, due)
 
-    def write(self, facts, watch):
-        """Writes the rows of a step.
+    def write(self, record, facts, watch):
+        """Writes the rows of a step, if it is recorded.
 
         Args:
+            record: Whether it is, a boolean scalar.
             facts: `loss`, `examples`, `loss_scale`, `learning_rate`, `clip_factor` and
                 `gradient_norm`, each a float32 scalar; with what `reduced` has returned.
-            watch: What `watch` has returned.
+            watch: What `watch` has returned, after the update.
         """
-        row = self.ring.take()
-        if self._local is not None:
-            self._local.write(row, self._own_part(facts))
-        if self._layers is None:
-            return
-        quantities = statistics.step_quantities(facts, self._skipped.read_value())
-        self._quantities.write(row, quantities)
-        self._examples.write(row, facts["examples"][None])
-        self._skipped.assign(0.0)
-        self._layers.write(row, self.ring.step.read_value(), watch)
-
-    def write_skipped(self, facts, watch):
-        """Writes the rows of a step that was skipped, if there is room."""
-        if self._layers is not None:
-            self._skipped.assign_add(1.0)
 
         def write():
-            if watch is not None:
-                watch.unchanged()
-            self.write(facts, watch)
+            row = self.ring.take()
+            if self._local is not None:
+                self._local.write(row, self._own_part(facts))
+            if self._layers is None:
+                return True
+            quantities = statistics.step_quantities(facts, self._skipped.read_value())
+            self._quantities.write(row, quantities)
+            self._examples.write(row, facts["examples"][None])
+            self._skipped.assign(0.0)
+            self._layers.write(row, self.ring.step.read_value(), watch)
             return True
 
-        tf.cond(self.ring.has_room(), write, lambda: False)
+        tf.cond(record, write, lambda: False)
+
+    def skipped(self):
+        """Counts a skipped step; returns whether there is room to record it, a boolean scalar."""
+        if self._layers is not None:
+            self._skipped.assign_add(1.0)
+        return self.ring.has_room()
 
     def _own_part(self, facts):
         # Where there is no other replica, its own gradient is the reduced one.

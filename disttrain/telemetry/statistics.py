@@ -1,6 +1,6 @@
 """The statistics of a step, as tensors. Which they are is the schema's; how, is told here.
 
-A compiled operation computes a variable's in one pass where it can be had and runs on the device;
+Compiled operations compute them in one pass where they can be had and run on the device;
 TensorFlow's own operations compute the same elsewhere.
 """
 
@@ -16,12 +16,16 @@ _KERNEL_DTYPES = (tf.float32, tf.float64, tf.float16, tf.bfloat16)
 
 
 class LayerStatistics:
-    """Computes the rows of `disttrain/layers` and `disttrain/histograms` of one variable.
+    """Computes the rows of `disttrain/layers` and `disttrain/histograms`, for groups of variables.
 
     Args:
         slot_names: Names of the slot columns; NaN where a variable has no such slot.
         histograms: Whether histograms are wanted at all.
-        compiled: Whether the compiled operation may be used.
+        compiled: Whether the compiled operations may be used.
+
+    Attributes:
+        columns: Names of the statistics, in order.
+        quantities: Names of the quantities of a histogram, in order.
     """
 
     def __init__(self, slot_names, histograms=True, compiled=True):
@@ -29,109 +33,160 @@ class LayerStatistics:
         self.columns = tuple(s.name for s in metadata.layer_statistics(self.slot_names))
         self.quantities = tuple(s.name for s in metadata.histogram_quantities(self.slot_names))
         self.histograms = histograms
-        self._kernels = kernels.load() if compiled else None
+        # The compiled operations run on the CPU.
+        on_cpu = not tf.config.list_logical_devices("GPU")
+        self._kernels = kernels.load() if compiled and on_cpu else None
 
-    def __call__(self, before, after, gradient, norm, slots, with_histograms):
-        """Computes.
+    def snapshot(self, variables, record):
+        """The present values of some variables, to be handed to `measure` after their update.
 
         Args:
-            before: The variable's value before the update, a tensor.
-            after: Its value after it.
-            gradient: Its reduced, unscaled gradient, or that times a number, as clipping leaves it;
-                dense, or `tf.IndexedSlices` without repeated rows.
-            norm: L2 norm of the gradient before clipping, a float32 scalar.
-            slots: Slot name to value.
-            with_histograms: Boolean scalar.
+            variables: A list of `tf.Variable`, each on one device.
+            record: Whether the step is recorded, a boolean scalar.
 
         Returns:
-            `(row, histograms)`: float32 of shape `[statistics]`, in the order of
-            `metadata.layer_statistics`; and float32 counts of shape `[quantities, bins]`, zeros
-            where they are not wanted.
+            A list of tensors; empty ones where the step is not recorded.
         """
-        if self._fits(before, gradient, slots):
-            return self._compiled(before, after, gradient, norm, slots, with_histograms)
-        row, factor = self._row(before, after, gradient, norm, slots)
-        shape = [len(self.quantities), len(metadata.BINS)]
-        if not self.histograms:
-            return row, tf.zeros(shape)
-
-        def count():
-            return self._histograms(before, after, gradient, factor, slots)
-
-        return row, tf.cond(with_histograms, count, lambda: tf.zeros(shape))
-
-    def _fits(self, before, gradient, slots):
-        """Whether the compiled operation takes these tensors."""
-        tensors = [before, sparse.values_of(gradient), *slots.values()]
-        return (
-            self._kernels is not None
-            and all(tensor.dtype in _KERNEL_DTYPES for tensor in tensors)
-            and not any("GPU" in tensor.device for tensor in tensors)
-            and not _on_gpu()
+        if self._compiled(variables):
+            return self._kernels.disttrain_snapshot(
+                variables=[v.handle for v in variables],
+                record=record,
+                dtypes=[v.dtype for v in variables],
+            )
+        return tf.nest.flatten(
+            tf.cond(
+                record,
+                lambda: [v.read_value() for v in variables],
+                lambda: [tf.zeros([0] * v.shape.rank, v.dtype) for v in variables],
+            )
         )
 
-    def _compiled(self, before, after, gradient, norm, slots, with_histograms):
-        rows, is_sparse = tf.zeros([0], tf.int64), sparse.is_sparse(gradient)
-        if is_sparse:
-            rows, gradient = tf.cast(gradient.indices, tf.int64), gradient.values
-        kept = [name for name in self.slot_names if name in slots]
-        return self._kernels.disttrain_layer_statistics(
+    def measure(self, variables, before, gradients, norms, slots, record, with_histograms):
+        """The rows of some variables.
+
+        Args:
+            variables: A list of `tf.Variable`, updated.
+            before: What `snapshot` returned for them.
+            gradients: Their reduced, unscaled gradients, or each of them times a number, as
+                clipping leaves them; dense, or `tf.IndexedSlices` without repeated rows.
+            norms: L2 norms of the gradients before clipping, float32 `[n]`.
+            slots: Of each variable, slot name to `tf.Variable`.
+            record: As for `snapshot`.
+            with_histograms: Whether histograms are due, a boolean scalar.
+
+        Returns:
+            `(rows, histograms)`: float32 of shape `[n, statistics]`, in the order of
+            `metadata.layer_statistics`, and float32 counts of shape `[n, quantities, bins]`. Their
+            first axis is 0 where they are not due.
+        """
+        counts = with_histograms if self.histograms else tf.constant(False)
+        if self._compiled([*variables, *(slot for own in slots for slot in own.values())]):
+            return self._measure_at_once(variables, before, gradients, norms, slots, record, counts)
+        shape = [len(self.quantities), len(metadata.BINS)]
+
+        def measure():
+            each = [
+                self._row(tf.ensure_shape(b, v.shape), v.read_value(), g, norm, own)
+                for v, b, g, norm, own in zip(
+                    variables,
+                    before,
+                    gradients,
+                    tf.unstack(norms, num=len(before)),
+                    slots,
+                    strict=True,
+                )
+            ]
+            rows = tf.stack([row for row, _ in each])
+
+            def count():
+                return tf.stack(
+                    [
+                        self._histograms(
+                            tf.ensure_shape(b, v.shape), v.read_value(), g, factor, own
+                        )
+                        for (_, factor), v, b, g, own in zip(
+                            each, variables, before, gradients, slots, strict=True
+                        )
+                    ]
+                )
+
+            return rows, tf.cond(counts, count, lambda: tf.zeros([0, *shape]))
+
+        def nothing():
+            return tf.zeros([0, len(self.columns)]), tf.zeros([0, *shape])
+
+        return tf.cond(record, measure, nothing)
+
+    def _compiled(self, variables):
+        """Whether the compiled operations take these variables."""
+        return self._kernels is not None and all(v.dtype in _KERNEL_DTYPES for v in variables)
+
+    def _measure_at_once(self, variables, before, gradients, norms, slots, record, counts):
+        sparse_places = [i for i, g in enumerate(gradients) if sparse.is_sparse(g)]
+        owned = [
+            (owner, name, slot) for owner, own in enumerate(slots) for name, slot in own.items()
+        ]
+        return self._kernels.disttrain_measure(
+            variables=[v.handle for v in variables],
             before=before,
-            after=after,
-            gradient=tf.cast(gradient, before.dtype),
-            rows=rows,
-            norm=norm,
-            slots=[slots[name] for name in kept],
-            with_histograms=with_histograms if self.histograms else tf.constant(False),
-            slot_places=[self.slot_names.index(name) for name in kept],
+            gradients=[sparse.values_of(g) for g in gradients],
+            rows=[tf.cast(gradients[i].indices, tf.int64) for i in sparse_places],
+            norms=norms,
+            slots=[slot.handle for _, _, slot in owned],
+            record=record,
+            with_histograms=counts,
+            sparse=sparse_places,
+            slot_owners=[owner for owner, _, _ in owned],
+            slot_places=[self.slot_names.index(name) for _, name, _ in owned],
             slot_columns=len(self.slot_names),
-            sparse=is_sparse,
             lowest_exponent=metadata.EXPONENTS[0],
             highest_exponent=metadata.EXPONENTS[-1],
         )
 
     def _row(self, before, after, gradient, norm, slots):
         """Returns the row, and what the gradient was divided by when it was clipped."""
-        after = tf.cast(after, tf.float32)
-        update = after - tf.cast(before, tf.float32)
-        values = tf.cast(sparse.values_of(gradient), tf.float32)
-        given = tf.norm(values)
+        values, scale = _scaled(sparse.values_of(gradient))
+        update, update_scale = _scaled(_change(before, after))
+        scaled_given, scaled_update_norm = _norm(values), _norm(update)
+        given, update_norm = scale * scaled_given, update_scale * scaled_update_norm
+        weight_norm = _scaled_norm(after)
         usable = tf.math.is_finite(norm) & tf.math.is_finite(given) & (given > 0)
         factor = tf.where(usable, norm / given, 1.0)
-        # Without a clip both norms are the same but for the order of their sums.
-        factor = tf.where(tf.abs(factor - 1.0) < 1e-5, 1.0, factor)
+        # Without a clip both norms are the same but for the order of their sums, or underflow.
+        factor = tf.where(factor < 1.0 + 1e-5, 1.0, factor)
+        # The largest of no elements is minus infinity.
+        largest = tf.maximum(tf.reduce_max(tf.abs(values)), 0.0) * scale * factor
         # Rows that a sparse gradient does not hold are zeros.
         size = tf.cast(tf.size(after), tf.float32)
-        nonzero = tf.reduce_sum(tf.cast(values != 0, tf.float32))
+        nonzero = tf.reduce_sum(tf.cast(~_is_zero(sparse.values_of(gradient)), tf.float32))
         along = tf.gather(update, gradient.indices) if sparse.is_sparse(gradient) else update
-        weight_norm = tf.norm(after)
-        update_norm = tf.norm(update)
         row = {
             "weight_norm": weight_norm,
             "gradient_norm": norm,
             "update_norm": update_norm,
             "update_ratio": tf.math.divide_no_nan(update_norm, weight_norm),
-            # The largest of no elements is minus infinity.
-            "gradient_max": tf.maximum(tf.reduce_max(tf.abs(values)), 0.0) * factor,
+            "gradient_max": tf.where(tf.math.is_nan(given), NAN, largest),
             "zero_fraction": tf.math.divide_no_nan(size - nonzero, size),
             "nonfinite": tf.reduce_sum(tf.cast(~tf.math.is_finite(values), tf.float32)),
             "update_cosine": tf.math.divide_no_nan(
-                -tf.reduce_sum(along * values), update_norm * given
+                -tf.reduce_sum(along * values), scaled_update_norm * scaled_given
             ),
         }
         for name in self.slot_names:
             slot = slots.get(name)
             row[metadata.SLOT_PREFIX + name] = (
-                tf.constant(NAN) if slot is None else tf.norm(tf.cast(slot, tf.float32))
+                tf.constant(NAN) if slot is None else _scaled_norm(slot)
             )
         return tf.stack([row[name] for name in self.columns]), factor
 
     def _histograms(self, before, after, gradient, factor, slots):
-        values = tf.cast(sparse.values_of(gradient), tf.float32) * factor
+        values = tf.cast(sparse.values_of(gradient), tf.float32)
+        # A processor may flush a product that is denormal to zero.
+        values = tf.where(factor == 1.0, values, values * factor)
         counts = [
             log_histogram(after),
             log_histogram(values),
-            log_histogram(tf.cast(after, tf.float32) - tf.cast(before, tf.float32)),
+            log_histogram(_change(before, after)),
         ]
         if sparse.is_sparse(gradient):
             absent = tf.cast(tf.size(after) - tf.size(values), tf.float32)
@@ -154,25 +209,50 @@ def log_histogram(values):
         float32 of shape `[bins]`, in the order of `metadata.BINS`.
     """
     values = tf.reshape(tf.cast(values, tf.float32), [-1])
-    # By its bits, since a processor may flush denormal numbers to zero.
     bits = tf.bitcast(values, tf.int32)
-    zero = tf.bitwise.bitwise_and(bits, 0x7FFFFFFF) == 0
+    zero = _is_zero(values)
     exponent = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 23), 255) - 127
     nan = tf.math.is_nan(values)
     infinite = tf.math.is_inf(values)
     lowest, highest = metadata.EXPONENTS[0], metadata.EXPONENTS[-1]
     places = tf.clip_by_value(exponent, lowest, highest) - lowest
     counted = ~(zero | nan | infinite)
-    sums = tf.math.unsorted_segment_sum(
-        tf.cast(counted, tf.float32), places, len(metadata.EXPONENTS)
-    )
+    # Added one by one, floats would stop at 2^24.
+    sums = tf.math.unsorted_segment_sum(tf.cast(counted, tf.int32), places, len(metadata.EXPONENTS))
     kinds = [zero, (bits < 0) & ~zero & ~nan, nan, infinite]
     counts = [tf.reduce_sum(tf.cast(kind, tf.float32)) for kind in kinds]
-    return tf.concat([tf.stack(counts), sums], 0)
+    return tf.concat([tf.stack(counts), tf.cast(sums, tf.float32)], 0)
 
 
-def _on_gpu():
-    return bool(tf.config.list_logical_devices("GPU"))
+def _change(before, after):
+    """`after - before` as float32."""
+    if after.dtype == tf.float64:
+        # A step may be less than what float32 can tell apart.
+        return tf.cast(after - before, tf.float32)
+    return tf.cast(after, tf.float32) - tf.cast(before, tf.float32)
+
+
+def _is_zero(values):
+    """Whether elements are 0; by their bits, for a processor may take denormal numbers for it."""
+    bits = tf.bitcast(tf.cast(values, tf.float32), tf.int32)
+    return tf.bitwise.bitwise_and(bits, 0x7FFFFFFF) == 0
+
+
+def _scaled(values):
+    """`(values / scale, scale)`, so that squares neither vanish nor overflow; in float32."""
+    values = tf.cast(values, tf.float32)
+    largest = tf.reduce_max(tf.abs(values))
+    scale = tf.where(tf.math.is_finite(largest) & (largest > 0), largest, 1.0)
+    return values / scale, scale
+
+
+def _norm(values):
+    return tf.sqrt(2.0 * tf.nn.l2_loss(values))
+
+
+def _scaled_norm(values):
+    scaled, scale = _scaled(values)
+    return scale * _norm(scaled)
 
 
 def step_quantities(facts, skipped):

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.benchmarks`. They measure and never fail because of timing."""

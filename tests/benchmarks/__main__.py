@@ -1,0 +1,86 @@
+"""The command: `python -m tests.benchmarks [NAME ...] [--rounds N] [--json FILE] [--quick]`.
+
+Another benchmark gets a line in `BENCHMARKS`: a function whose docstring begins with what its
+figures are, and which yields them.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import rich.console
+
+from disttrain.examples import common
+from tests.benchmarks import harness, report, telemetry
+
+#: Name to a function of `harness.Settings` that yields `report.Figure`s. What stands before the
+#: dash of a name is a name, too: that of all of them.
+BENCHMARKS = {
+    "telemetry-speed": telemetry.speed,
+    "telemetry-bytes": telemetry.file_bytes,
+    "telemetry-memory": telemetry.peak_memory,
+}
+
+
+def chosen(names):
+    """The benchmarks of these names, or of these first parts of names; all for an empty list.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    found = {}
+    for name in names or list(BENCHMARKS):
+        matching = [n for n in BENCHMARKS if n == name or n.partition("-")[0] == name]
+        if not matching:
+            raise ValueError(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+        found.update({n: BENCHMARKS[n] for n in matching})
+    return found
+
+
+def main(arguments=None):
+    """Runs benchmarks; returns the exit status, which no timing changes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description="Measures what disttrain costs and gains."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument(
+        "--rounds", type=common.positive, metavar="N", help="rounds of slices (default 60)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    parser.add_argument(
+        "--quick", action="store_true", help="only show that they run, on a tiny model"
+    )
+    options = parser.parse_args(arguments)
+    settings = harness.QUICK if options.quick else harness.Settings()
+    if options.rounds is not None:
+        settings = dataclasses.replace(settings, rounds=options.rounds)
+    try:
+        benchmarks = chosen(options.names)
+    except ValueError as error:
+        parser.error(str(error))
+
+    console = rich.console.Console()
+    # Where there is no terminal, rich takes 80 columns and would cut numbers off.
+    console.width = max(console.width, 100)
+    lines = []
+    for name, benchmark in benchmarks.items():
+        title = f"{name}. {benchmark.__doc__.partition(chr(10))[0]}"
+        found = []
+        with console.status(f"{name} ...") as status:
+            for line in benchmark(settings):
+                found.append(line)
+                status.update(f"{name}: {line.case}, {line.name} {line.summary.median:.3f} ...")
+        console.print(report.table(title, found))
+        lines += found
+    if options.quick:
+        console.print("With --quick the figures show only that the benchmarks run.")
+    if options.json:
+        report.write_json(options.json, lines, settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Figures on paper: a table for a person, JSON for a program.
+
+How they come about is `harness.py`'s; the command prints and writes what benchmarks yield.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+
+import numpy as np
+import rich.box
+import rich.table
+
+from tests.benchmarks import harness
+
+_VERDICTS = {True: "[green]met   [/]", False: "[red]missed[/]"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One line of a table.
+
+    Attributes:
+        benchmark: Name of the benchmark.
+        case: What was trained.
+        name: What was measured on it.
+        summary: A `harness.Summary`.
+        goal: What the median should not exceed, or `None`.
+        details: Further numbers, by name; for the JSON.
+    """
+
+    benchmark: str
+    case: str
+    name: str
+    summary: harness.Summary
+    goal: float | None = None
+    details: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def met(self):
+        """Whether the goal is met; `None` without one."""
+        return None if self.goal is None else bool(self.summary.median <= self.goal)
+
+
+def ratio(benchmark, case, variant, timings, plus=0.0):
+    """The figure of a variant: its time over its baseline's.
+
+    Args:
+        benchmark: Name of the benchmark.
+        case: What was trained.
+        variant: A `harness.Variant` with a baseline.
+        timings: The `harness.Timings`.
+        plus: What happens too rarely to be in each sample, as a part of the baseline's time: a
+            number, or one for each sample.
+    """
+    own, other = timings.seconds[variant.name], timings.seconds[variant.baseline]
+    details = {
+        "baseline": variant.baseline,
+        "milliseconds": float(1e3 * np.median(own) / timings.steps),
+        "baseline_milliseconds": float(1e3 * np.median(other) / timings.steps),
+        # A median does not see what few samples hold, such as a rare write; this does.
+        "ratio_of_sums": float(own.sum() / other.sum() + np.mean(plus)),
+        "steps_per_sample": timings.steps,
+        "slices_per_sample": timings.slices,
+    }
+    summary = harness.summarize(harness.ratios(timings, variant) + plus)
+    return Figure(benchmark, case, variant.name, summary, variant.goal, details)
+
+
+def table(title, lines):
+    """A `rich.table.Table` of figures.
+
+    Args:
+        title: What the figures are, units included.
+        lines: A list of `Figure`.
+    """
+    made = rich.table.Table(title=title, box=rich.box.SIMPLE, title_justify="left")
+    for heading in ("case", "variant"):
+        made.add_column(heading, no_wrap=True)
+    for heading in ("median", "95% interval", "10% to 90%", "goal"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    case = None
+    for line in lines:
+        summary = line.summary
+        several = summary.samples > 1
+        made.add_row(
+            line.case if line.case != case else "",
+            line.name,
+            f"{summary.median:.3f}",
+            f"{summary.low:.3f} {summary.high:.3f}" if several else "",
+            f"{summary.p10:.3f} {summary.p90:.3f}" if several else "",
+            "" if line.goal is None else f"{line.goal:.2f} {_VERDICTS[line.met]}",
+        )
+        case = line.case
+    return made
+
+
+def write_json(path, lines, settings):
+    """Writes figures with what they were measured on.
+
+    Args:
+        path: The file.
+        lines: A list of `Figure`.
+        settings: The `harness.Settings`.
+    """
+    content = {
+        **surroundings(),
+        "settings": dataclasses.asdict(settings),
+        "figures": [{**dataclasses.asdict(line), "met": line.met} for line in lines],
+    }
+    with open(path, "w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+
+
+def surroundings():
+    """Date, versions and hardware, as JSON values."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
+    packages = ("tensorflow", "keras", "tensorboard", "numpy", "disttrain")
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": names[0] if names else None,
+    }
