@@ -31,6 +31,7 @@ using namespace tensorflow;  // NOLINT: the macros below expect its names
 
 constexpr int64_t kBlock = 1024;       // elements that are summed in float32
 constexpr int64_t kChunk = 64 * 1024;  // elements of one task of the thread pool
+constexpr int64_t kElementsToShare = 2 * 1024 * 1024;
 constexpr int kLanes = 32;
 // Sums of squares between these have lost nothing in float32. Those of Adam's second moments, say,
 // are often below.
@@ -67,6 +68,7 @@ REGISTER_OP("DisttrainMeasure")
     .Attr("S: int >= 0")
     .Attr("dtypes: list(type) >= 1")
     .Attr("gradient_dtypes: list({float, double, half, bfloat16}) >= 1")
+    .Attr("norm_places: list(int) >= 1")
     .Attr("sparse: list(int) >= 0")
     .Attr("slot_owners: list(int) >= 0")
     .Attr("slot_places: list(int) >= 0")
@@ -112,17 +114,83 @@ struct Sums {
   }
 };
 
-// The sum of products of `count` values. Lanes let the compiler use vectors without reordering sums.
+// Sixteen lanes, in as many registers as the processor needs.
+typedef float Floats __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+constexpr int64_t kWide = 16;
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE Floats At(const float* from) {
+  Floats values;
+  std::memcpy(&values, from, sizeof values);
+  return values;
+}
+
+INLINE float Total(const Floats& lanes) {
+  float sum = 0;
+  for (int lane = 0; lane < kWide; ++lane) sum += lanes[lane];
+  return sum;
+}
+
+// The sum of products of `count` values.
 FOR_EACH_PROCESSOR
 float Product(const float* one, const float* other, int64_t count) {
-  float lanes[kLanes] = {0};
+  // Four sums, for an addition takes longer than it is until the next may begin.
+  Floats a{}, b{}, c{}, d{};
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += one[i + lane] * other[i + lane];
-  for (; i < count; ++i) lanes[0] += one[i] * other[i];
-  float sum = 0;
-  for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
-  return sum;
+  for (; i + 4 * kWide <= count; i += 4 * kWide) {
+    a += At(one + i) * At(other + i);
+    b += At(one + i + kWide) * At(other + i + kWide);
+    c += At(one + i + 2 * kWide) * At(other + i + 2 * kWide);
+    d += At(one + i + 3 * kWide) * At(other + i + 3 * kWide);
+  }
+  float rest = 0;
+  for (; i < count; ++i) rest += one[i] * other[i];
+  return Total((a + b) + (c + d)) + rest;
+}
+
+// All sums of a variable with a dense gradient, in one pass.
+struct Glance {
+  float weight, update, along, gradient, largest;
+  int64_t zeros;
+};
+
+FOR_EACH_PROCESSOR
+Glance Look(const float* now, const float* before, const float* gradient, int64_t count) {
+  Floats weight{}, update{}, along{}, squares{}, largest{};
+  Ints zeros{};
+  const Ints magnitude = Ints{} + 0x7fffffff;
+  int64_t i = 0;
+  for (; i + kWide <= count; i += kWide) {
+    const Floats a = At(now + i), g = At(gradient + i), d = a - At(before + i);
+    weight += a * a;
+    update += d * d;
+    along += d * g;
+    squares += g * g;
+    // By its bits, for a processor that flushes denormal numbers takes them for zeros.
+    const Ints bits = reinterpret_cast<const Ints&>(g) & magnitude;
+    const Floats size = reinterpret_cast<const Floats&>(bits);
+    largest = size > largest ? size : largest;
+    zeros -= bits == 0;  // true is -1
+  }
+  Glance found{Total(weight), Total(update), Total(along), Total(squares), 0, 0};
+  for (int lane = 0; lane < kWide; ++lane) {
+    found.largest = std::max(found.largest, largest[lane]);
+    found.zeros += zeros[lane];
+  }
+  for (; i < count; ++i) {
+    const float a = now[i], g = gradient[i], d = a - before[i];
+    uint32_t bits;
+    std::memcpy(&bits, &g, sizeof bits);
+    found.weight += a * a;
+    found.update += d * d;
+    found.along += d * g;
+    found.gradient += g * g;
+    found.largest = std::max(found.largest, std::fabs(g));
+    found.zeros += (bits << 1) == 0;
+  }
+  return found;
 }
 
 FOR_EACH_PROCESSOR
@@ -248,9 +316,22 @@ Status Value(OpKernelContext* context, const Tensor& handle, Tensor* value) {
   return OkStatus();
 }
 
+// Does `count` pieces of work, by several threads if there is enough of it: to wake them takes longer
+// than a small group of variables, while other groups and updates keep them busy anyway.
+template <typename Work>
+void Share(thread::ThreadPool* workers, int64_t count, int64_t elements, const Work& work) {
+  if (elements < kElementsToShare || count < 2)
+    work(0, count);
+  else
+    workers->ParallelFor(count, elements / count, work);
+}
+
 class Snapshot : public OpKernel {
  public:
   explicit Snapshot(OpKernelConstruction* context) : OpKernel(context) {}
+
+  // Not worth handing to another thread.
+  bool IsExpensive() override { return false; }
 
   void Compute(OpKernelContext* context) override {
     OpInputList variables;
@@ -290,6 +371,7 @@ struct Part {
 class Measure : public OpKernel {
  public:
   explicit Measure(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("norm_places", &norms_));
     OP_REQUIRES_OK(context, context->GetAttr("sparse", &sparse_));
     OP_REQUIRES_OK(context, context->GetAttr("slot_owners", &owners_));
     OP_REQUIRES_OK(context, context->GetAttr("slot_places", &places_));
@@ -335,7 +417,7 @@ class Measure : public OpKernel {
     TF_RETURN_IF_ERROR(context->input_list("slots", &slot_handles));
     TF_RETURN_IF_ERROR(context->input("norms", &norms));
     const int count = variables.size();
-    if (before.size() != count || gradients.size() != count || norms->NumElements() != count ||
+    if (before.size() != count || gradients.size() != count || static_cast<int>(norms_.size()) != count ||
         rows.size() != static_cast<int>(sparse_.size()) ||
         slot_handles.size() != static_cast<int>(owners_.size()) ||
         owners_.size() != places_.size())
@@ -346,7 +428,9 @@ class Measure : public OpKernel {
       TF_RETURN_IF_ERROR(Value(context, variables[i], &subject.after));
       subject.before = before[i];
       subject.gradient = gradients[i];
-      subject.norm = norms->flat<float>()(i);
+      if (norms_[i] < 0 || norms_[i] >= norms->NumElements())
+        return errors::InvalidArgument("there is no norm for a gradient");
+      subject.norm = norms->flat<float>()(norms_[i]);
     }
     for (size_t k = 0; k < sparse_.size(); ++k) {
       Subject& subject = (*subjects)[sparse_[k]];
@@ -403,8 +487,7 @@ class Measure : public OpKernel {
       for (int64_t t = first; t < last; ++t)
         parts[t] = Measured(tasks[t], subjects[tasks[t].owner], slots);
     };
-    if (!tasks.empty())
-      workers->ParallelFor(tasks.size(), std::max<int64_t>(1, total / tasks.size()), work);
+    Share(workers, tasks.size(), total, work);
 
     std::vector<Part> sums(subjects.size());
     std::vector<double> slot_squares(slots.size(), 0.0);
@@ -463,8 +546,25 @@ class Measure : public OpKernel {
       }
       return part;
     }
+    const bool at_a_glance = task.kind == Task::kWeight && !subject.rows &&
+                             subject.after.dtype() != DT_DOUBLE;
     for (int64_t i = task.first; i < task.last; i += kBlock) {
       const int64_t count = std::min(kBlock, task.last - i);
+      if (at_a_glance) {
+        const Glance found =
+            Look(Load(subject.after, i, count, a), Load(subject.before, i, count, b),
+                 Load(subject.gradient, i, count, g), count);
+        if (LostNothing(found.weight) && LostNothing(found.update) && LostNothing(found.gradient)) {
+          part.weight.squares += found.weight;
+          part.update.squares += found.update;
+          part.update.along += found.along;
+          part.gradient.squares += found.gradient;
+          part.gradient.largest = std::max(part.gradient.largest, found.largest);
+          part.gradient.zeros += found.zeros;
+          continue;
+        }
+        // Something is 0, very small, very large or not finite: with more care.
+      }
       if (task.kind == Task::kSlot) {
         part.weight.squares += Squares(Load(slots[task.slot], i, count, a), count);
         continue;
@@ -528,13 +628,12 @@ class Measure : public OpKernel {
         histogram.CountZeros(subject.after.NumElements() - subject.gradient.NumElements());
       histogram.Write(histograms + (job.owner * quantities + job.quantity) * bins);
     };
-    workers->ParallelFor(jobs.size(), 4 * total / jobs.size() + 1,
-                         [&](int64_t first, int64_t last) {
-                           for (int64_t k = first; k < last; ++k) count(jobs[k]);
-                         });
+    Share(workers, jobs.size(), 4 * total, [&](int64_t first, int64_t last) {
+      for (int64_t k = first; k < last; ++k) count(jobs[k]);
+    });
   }
 
-  std::vector<int64_t> sparse_, owners_, places_;
+  std::vector<int64_t> norms_, sparse_, owners_, places_;
   int64_t columns_, lowest_, highest_;
 };
 

@@ -16,7 +16,7 @@ KEPT_BYTES = 4 * 2**20
 
 #: Variables that are measured together, in bytes, or one where that is larger: few operations for
 #: small variables, and values that are still in the processor's cache for large ones.
-GROUP_BYTES = 2**18
+GROUP_BYTES = 2**20
 
 #: Variables of a group; TensorFlow takes long over operations with thousands of inputs.
 _MOST = 64

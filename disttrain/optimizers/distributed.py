@@ -358,9 +358,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         recompute = self.missing.leave_out_of(recompute, variables)
         grads, variables = self.missing.leave_out(grads, variables)
         scale = self.current_loss_scale()
-        local = record = None
+        local = record = counts = None
         if observer is not None:
-            record = observer.begin()
+            record, counts = observer.begin()
             to_mean = share_to_mean / scale
             local = observer.arrived(record, grads, variables, to_mean, own_loss, extras[1])
         settings = {
@@ -384,7 +384,8 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                 "learning_rate": tf.cast(tf.convert_to_tensor(rate), tf.float32),
                 **observer.reduced(local, reduced.gradients),
             }
-            self._outcome.decide_and_record(reduced, variables, observer, record, facts)
+            due = {"record": record, "with_histograms": counts}
+            self._outcome.decide_and_record(reduced, variables, observer, due, facts)
         return reduced.extras, reduced.finite
 
     def _second(self, grads, variables, extras, recompute, settings):

@@ -5,7 +5,6 @@ Every replica takes the same branch.
 
 import tensorflow as tf
 
-from disttrain.gradients.clipping import global_norm
 from disttrain.optimizers import around_each, skips
 
 
@@ -48,14 +47,14 @@ class Outcome:
             args=(reduced.clipped, reduced.clip_factor, reduced.norms),
         )
 
-    def decide_and_record(self, reduced, variables, observer, record, facts):
+    def decide_and_record(self, reduced, variables, observer, due, facts):
         """The same, and lets an observer record the step.
 
         Args:
             reduced: As for `decide`.
             variables: As for `decide`.
             observer: A `disttrain.telemetry.observer.Observer`.
-            record: Whether its plan names the step, a boolean scalar.
+            due: Whether its plan names the step, `record`, and `with_histograms`: boolean scalars.
             facts: What this replica knows of the step: name to tensor, as `Probe.write` takes it.
         """
         clip = self._owner.clip
@@ -63,21 +62,21 @@ class Outcome:
         multiples = clip is None or clip.before_reduce or clip.scales_whole
         unclipped = [] if multiples else reduced.gradients
 
-        def update(clipped, unclipped, norms, record, facts):
+        def update(clipped, unclipped, norms, due, facts):
             probe = observer.here()
-            watch = probe and probe.watch(variables, unclipped or clipped, norms, record)
+            watch = probe and probe.watch(variables, unclipped or clipped, norms, **due)
             self._update(clipped, variables, facts["clip_factor"], watch)
             if probe is not None:
-                probe.write(record, _with_norm(facts, norms), watch)
+                probe.write(due["record"], facts, norms, watch)
 
-        def skip(clipped, unclipped, norms, record, facts):
+        def skip(clipped, unclipped, norms, due, facts):
             probe = observer.here()
             if probe is not None:
-                room = probe.skipped()
-                watch = probe.watch(variables, unclipped or clipped, norms, room)
+                due = {**due, "record": probe.skipped()}
+                watch = probe.watch(variables, unclipped or clipped, norms, **due)
                 if watch is not None:
                     around_each.look(variables, watch)
-                probe.write(room, _with_norm(facts, norms), watch)
+                probe.write(due["record"], facts, norms, watch)
             self._skip(norms, variables)
 
         facts = {**facts, "clip_factor": reduced.clip_factor}
@@ -85,7 +84,7 @@ class Outcome:
             reduced.finite,
             update,
             skip,
-            args=(reduced.clipped, unclipped, reduced.norms, record, facts),
+            args=(reduced.clipped, unclipped, reduced.norms, due, facts),
         )
 
     def _update(self, gradients, variables, factor, watch=None):
@@ -126,7 +125,3 @@ class Outcome:
         skipped = self._skipped_in_a_row.value + 1
         self._skipped_in_a_row.assign(skipped)
         skips.stop_after(self._owner.max_skipped, skipped, norms, variables)
-
-
-def _with_norm(facts, norms):
-    return {**facts, "gradient_norm": global_norm(norms)}

@@ -5,6 +5,7 @@ Lives on the first replica of the chief, inside the training graph.
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from disttrain.optimizers.slots import find_slots
@@ -89,11 +90,10 @@ class Layers:
         """Takes the histograms since the last call.
 
         Returns:
-            `(steps, counts)`: int64 `[n]` and float32 `[n, variables, quantities, bins]`; nothing
-            at all where there are none.
+            `(steps, counts)`: int64 `[n]` and float32 `[n, variables, quantities, bins]`.
         """
         if self._histograms is None or not int(self._counted.numpy()):
-            return [], []
+            return np.empty(0, np.int64), np.empty((0, *self._histogram_shape), np.float32)
         written = int(self._counted.numpy())
         rows = [k % self._histogram_rows for k in range(written)][-self._histogram_rows :]
         self._counted.assign(0)
@@ -175,7 +175,8 @@ class Watch:
             [self._values[i] for i in watched],
             [self._before.pop(i) for i in watched],
             [self._gradients[i] for i in watched],
-            tf.gather(self._norms, watched),
+            self._norms,
+            watched,
             [self._slots(self._places[i]) for i in watched],
             self._record,
             self.with_histograms,

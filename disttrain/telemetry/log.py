@@ -127,9 +127,10 @@ class RunLog:
         self._pending_histograms += counted
         run.thin(observer, recorded, counted, last)
         # By the number of steps alone where processes have to agree.
-        coming = observer.plan.count(last + 1, last + steps)
-        full = self._pending + coming > observer.capacity
-        full |= self._pending_histograms >= observer.histogram_capacity - 1
+        plan, coming = observer.plan, (last + 1, last + steps)
+        full = self._pending + plan.count(*coming) > observer.capacity
+        counts = self._pending_histograms + plan.count_histograms(*coming)
+        full |= counts > observer.histogram_capacity
         waited = self._alone and time.monotonic() - self._last_read > _PATIENCE
         if full or (waited and self._pending) or len(self._timings) >= _MOST_TIMINGS:
             self.read(observer)
@@ -307,7 +308,11 @@ def _configuration(optimizer):
 
 
 def _when(steps, timings):
-    """`(seconds, wall times)` of the steps, from the executions that they were part of."""
+    """`(seconds, wall times)` of the steps, from the executions that they were part of.
+
+    Those of an execution that has failed are not known: NaN, and now.
+    """
+    timings = [*timings, (steps[-1], math.nan, time.time())]
     ends = np.asarray([end for end, _, _ in timings])
     places = np.searchsorted(ends, steps)
     seconds = np.asarray([timings[i][1] for i in places], np.float32)

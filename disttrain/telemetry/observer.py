@@ -70,10 +70,12 @@ class Observer:
         chosen = options.chosen(variables)
         self.layers = Layers(optimizer, chosen, options.histograms_every is not None)
         row_bytes = max(1, self.layers.row_bytes)
-        most = min(steps_per_execution, 2 + steps_per_execution // options.every)
+        counts = options.histograms_every or NEVER
+        most = 4 + steps_per_execution // options.every + steps_per_execution // counts
+        most = min(steps_per_execution, most)
         self.capacity = most + max(1, min(_MOST_ROWS, BUFFER_BYTES // row_bytes))
         self.histogram_capacity = 2 + min(
-            steps_per_execution, 2 + steps_per_execution // (options.histograms_every or NEVER)
+            steps_per_execution, 3 + steps_per_execution // counts
         )
         alone = replication.replicas == 1
         per_variable = chosen if options.per_replica == "variables" and not alone else []
@@ -106,9 +108,9 @@ class Observer:
         return self._probes[self._replication.replica_index() - topology.first_replica]
 
     def begin(self):
-        """Begins a step; returns whether the plan names it, a boolean scalar."""
+        """Begins a step; see `Ring.begin`."""
         probe = self.here()
-        return tf.constant(False) if probe is None else probe.ring.begin()
+        return (tf.constant(False),) * 2 if probe is None else probe.ring.begin()
 
     def arrived(self, record, gradients, variables, to_mean, loss, examples):
         """Measures a replica's own part before the reduction; see `Probe.arrived`."""
@@ -129,7 +131,8 @@ class Observer:
 
     def noted(self, name):
         """What this replica has noted last under a name; NaN if nothing."""
-        return self._notes.get((self._replication.replica_index(), name), tf.constant(NAN))
+        # Taken out, for in another function the tensor would mean nothing.
+        return self._notes.pop((self._replication.replica_index(), name), tf.constant(NAN))
 
     # On the host.
 

@@ -7,6 +7,7 @@ here waits for the host, and replicas send each other nothing.
 import tensorflow as tf
 
 from disttrain.gradients import sparse
+from disttrain.gradients.clipping import global_norm
 from disttrain.telemetry import statistics
 from disttrain.telemetry.layers import Watch
 from disttrain.telemetry.ring import Buffer, Ring
@@ -104,7 +105,7 @@ class Probe:
             waited = tf.cast(tf.timestamp() - found.pop("arrived"), tf.float32)
         return {**found, "own_wait": waited}
 
-    def watch(self, variables, gradients, norms, record):
+    def watch(self, variables, gradients, norms, record, with_histograms):
         """A `Watch` over the update of a step, or `None` on other replicas.
 
         Args:
@@ -112,29 +113,31 @@ class Probe:
             gradients: Their gradients, or multiples of them.
             norms: The gradients' norms before clipping, float32 `[len(gradients)]`.
             record: Whether the step is recorded, a boolean scalar.
+            with_histograms: Whether with histograms then, a boolean scalar.
         """
         if self._layers is None:
             return None
-        due = self.ring.plan().with_histograms(self.ring.step.read_value())
-        return Watch(self._layers, variables, gradients, norms, record, due)
+        return Watch(self._layers, variables, gradients, norms, record, with_histograms)
 
-    def write(self, record, facts, watch):
+    def write(self, record, facts, norms, watch):
         """Writes the rows of a step, if it is recorded.
 
         Args:
             record: Whether it is, a boolean scalar.
-            facts: `loss`, `examples`, `loss_scale`, `learning_rate`, `clip_factor` and
-                `gradient_norm`, each a float32 scalar; with what `reduced` has returned.
+            facts: `loss`, `examples`, `loss_scale`, `learning_rate` and `clip_factor`, each a
+                float32 scalar; with what `reduced` has returned.
+            norms: The gradients' norms before clipping, float32 `[n]`.
             watch: What `watch` has returned, after the update.
         """
 
         def write():
             row = self.ring.take()
+            whole = {**facts, "gradient_norm": global_norm(norms)}
             if self._local is not None:
-                self._local.write(row, self._own_part(facts))
+                self._local.write(row, self._own_part(whole))
             if self._layers is None:
                 return True
-            quantities = statistics.step_quantities(facts, self._skipped.read_value())
+            quantities = statistics.step_quantities(whole, self._skipped.read_value())
             self._quantities.write(row, quantities)
             self._examples.write(row, facts["examples"][None])
             self._skipped.assign(0.0)

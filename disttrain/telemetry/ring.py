@@ -69,22 +69,35 @@ class Ring:
         self.rows = capacity + SPARE
         with tf.init_scope(), tf.device("CPU:0"):
             self.step = tf.Variable(first_step, dtype=tf.int64, trainable=False)
-            self._plan = tf.Variable(_numbers(plan), dtype=tf.int64, trainable=False)
+            self._counts = plan.histograms < NEVER
+            intervals, offsets = _numbers(plan)
+            self._intervals = tf.Variable(intervals, dtype=tf.int64, trainable=False)
+            self._offsets = tf.Variable(offsets, dtype=tf.int64, trainable=False)
             self._cursor = tf.Variable(0, trainable=False)
             self._spare = tf.Variable(SPARE, trainable=False)
             self._steps = tf.Variable(tf.zeros([self.rows], tf.int64), trainable=False)
 
     def follow(self, plan):
         """Goes on by another `Plan`."""
-        self._plan.assign(_numbers(plan))
-
-    def plan(self):
-        """The present `Plan`, of tensors."""
-        return Plan(*tf.unstack(self._plan.read_value()))
+        intervals, offsets = _numbers(plan)
+        self._intervals.assign(intervals)
+        self._offsets.assign(offsets)
 
     def begin(self):
-        """Begins a step; returns whether the plan names it, a boolean scalar."""
-        return self.plan().records(self.step.assign_add(1))
+        """Begins a step.
+
+        Returns:
+            `(record, with_histograms)`: whether the plan names it, and whether with histograms,
+            boolean scalars.
+        """
+        return self._named(self.step.assign_add(1))
+
+    def _named(self, step):
+        """`Plan.records` and `Plan.with_histograms`, in few operations: they run at each step."""
+        reached = tf.math.floormod(step - self._offsets.read_value(), self._intervals.read_value())
+        named = reached == 0
+        counts = tf.reduce_any(named[1:]) if self._counts else tf.constant(False)
+        return tf.reduce_any(named), counts
 
     def take(self):
         """The row for the present step, an int32 scalar."""
@@ -94,11 +107,11 @@ class Ring:
         return row
 
     def has_room(self):
-        """Whether a step that the plan does not name gets a row; a boolean scalar.
+        """Whether the present step gets a row although it was skipped; a boolean scalar.
 
         What is left of the spare rows counts down; the rest are for steps that the plan names.
         """
-        named = self.plan().records(self.step.read_value())
+        named, _ = self._named(self.step.read_value())
         left = self._spare.assign_sub(tf.cast(~named, tf.int32))
         return named | (left >= 0)
 
@@ -143,4 +156,5 @@ class Buffer:
 
 
 def _numbers(plan):
-    return [plan.every, plan.histograms, plan.last]
+    """Intervals, and the steps from which they count: the first and the last are met once."""
+    return [plan.every, plan.histograms, NEVER, NEVER], [0, 0, 1, plan.last]

@@ -61,7 +61,7 @@ class LayerStatistics:
             )
         )
 
-    def measure(self, variables, before, gradients, norms, slots, record, with_histograms):
+    def measure(self, variables, before, gradients, norms, places, slots, record, with_histograms):
         """The rows of some variables.
 
         Args:
@@ -69,7 +69,8 @@ class LayerStatistics:
             before: What `snapshot` returned for them.
             gradients: Their reduced, unscaled gradients, or each of them times a number, as
                 clipping leaves them; dense, or `tf.IndexedSlices` without repeated rows.
-            norms: L2 norms of the gradients before clipping, float32 `[n]`.
+            norms: L2 norms of all gradients before clipping, float32.
+            places: Of each variable, the place of its norm, a list.
             slots: Of each variable, slot name to `tf.Variable`.
             record: As for `snapshot`.
             with_histograms: Whether histograms are due, a boolean scalar.
@@ -81,19 +82,16 @@ class LayerStatistics:
         """
         counts = with_histograms if self.histograms else tf.constant(False)
         if self._compiled([*variables, *(slot for own in slots for slot in own.values())]):
-            return self._measure_at_once(variables, before, gradients, norms, slots, record, counts)
+            return self._measure_at_once(
+                variables, before, gradients, norms, places, slots, record, counts
+            )
         shape = [len(self.quantities), len(metadata.BINS)]
 
         def measure():
             each = [
-                self._row(tf.ensure_shape(b, v.shape), v.read_value(), g, norm, own)
-                for v, b, g, norm, own in zip(
-                    variables,
-                    before,
-                    gradients,
-                    tf.unstack(norms, num=len(before)),
-                    slots,
-                    strict=True,
+                self._row(tf.ensure_shape(b, v.shape), v.read_value(), g, norms[place], own)
+                for v, b, g, place, own in zip(
+                    variables, before, gradients, places, slots, strict=True
                 )
             ]
             rows = tf.stack([row for row, _ in each])
@@ -121,7 +119,7 @@ class LayerStatistics:
         """Whether the compiled operations take these variables."""
         return self._kernels is not None and all(v.dtype in _KERNEL_DTYPES for v in variables)
 
-    def _measure_at_once(self, variables, before, gradients, norms, slots, record, counts):
+    def _measure_at_once(self, variables, before, gradients, norms, places, slots, record, counts):
         sparse_places = [i for i, g in enumerate(gradients) if sparse.is_sparse(g)]
         owned = [
             (owner, name, slot) for owner, own in enumerate(slots) for name, slot in own.items()
@@ -132,6 +130,7 @@ class LayerStatistics:
             gradients=[sparse.values_of(g) for g in gradients],
             rows=[tf.cast(gradients[i].indices, tf.int64) for i in sparse_places],
             norms=norms,
+            norm_places=list(places),
             slots=[slot.handle for _, _, slot in owned],
             record=record,
             with_histograms=counts,

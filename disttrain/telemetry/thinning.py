@@ -4,8 +4,7 @@ Integer arithmetic on step numbers: no clock and no file is looked at, so that a
 the same decision without asking each other.
 """
 
-#: An interval that no step is a multiple of.
-NEVER = 2**62
+from disttrain.telemetry.ring import NEVER
 
 #: While the steps double, at most one of so many parts of the room is used.
 _PARTS = 8

@@ -4,6 +4,7 @@ See `checks.py`, which these functions are listed beside.
 """
 
 import importlib.util
+import os
 
 import keras
 import numpy as np
@@ -342,6 +343,7 @@ def sync_batch_normalization(replication, folder):
 
 def model_fit(replication, folder):
     """`Model.fit` with this process's part of each global batch."""
+    logdir = os.path.join(folder, "run")
     x, y = checks.data(48)
     topology = replication.topology
     rows = np.arange(48).reshape(-1, 12)
@@ -368,11 +370,13 @@ def model_fit(replication, folder):
                 disttrain.callbacks.BroadcastVariables(),
                 disttrain.callbacks.MetricAverage(),
                 disttrain.callbacks.FlushAccumulation(),
+                disttrain.callbacks.TelemetryCallback(logdir, disttrain.Telemetry(every=1)),
             ],
         )
     except ValueError as error:
         return {"error": str(error)}
-    return {"weights": checks.flat(model.trainable_variables), **history.history}
+    weights = checks.flat(model.trainable_variables)
+    return {"weights": weights, "logdir": logdir, **history.history}
 
 
 def process_sets(replication, folder):

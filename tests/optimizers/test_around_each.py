@@ -331,7 +331,7 @@ class Observer:
         self.seen = Seen(variables)
 
     def begin(self):
-        return tf.constant(True)
+        return tf.constant(True), tf.constant(False)
 
     def noted(self, name):
         return tf.constant(0.0)
@@ -345,13 +345,13 @@ class Observer:
     def here(self):
         return self if self._replication.replica_index() == 0 else None
 
-    def watch(self, variables, gradients, norms, record):
+    def watch(self, variables, gradients, norms, record, with_histograms):
         return self.seen
 
     def skipped(self):
         return tf.constant(True)
 
-    def write(self, record, facts, watch):
+    def write(self, record, facts, norms, watch):
         pass
 
 

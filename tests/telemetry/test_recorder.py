@@ -75,8 +75,8 @@ def test_a_failure_to_write_warns_once_and_is_no_error(tmp_path):
 
     run._writer.close()
     run._writer = Broken()
+    run.write_scalars({"loss": 1.0}, 1)
     with pytest.warns(UserWarning, match="No space left on device.*training goes on"):
-        run.write_scalars({"loss": 1.0}, 1)
         run.flush()
     run.write_scalars({"loss": 1.0}, 2)
     run.flush()

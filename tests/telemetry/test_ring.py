@@ -94,7 +94,7 @@ class Replica:
         self.step = tf.function(self._step, autograph=False)
 
     def _step(self, skipped):
-        named = self.ring.begin()
+        named, _ = self.ring.begin()
 
         def write():
             row = self.ring.take()

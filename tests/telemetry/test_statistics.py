@@ -138,6 +138,7 @@ def compute(cases, compiled, graph=False, factor=1.0, norm=None, record=True, hi
             before,
             [case.given(factor) for case in cases],
             tf.constant([case.norm() if norm is None else norm for case in cases], tf.float32),
+            list(range(len(cases))),
             slots,
             record,
             tf.constant(histograms),
@@ -245,7 +246,9 @@ def test_histograms_that_are_never_wanted(compiled):
     variable = tf.Variable(case.before)
     before = statistics.snapshot([variable], yes)
     norms = tf.constant([case.norm()])
-    rows, histograms = statistics.measure([variable], before, [case.given()], norms, [{}], yes, yes)
+    rows, histograms = statistics.measure(
+        [variable], before, [case.given()], norms, [0], [{}], yes, yes
+    )
     assert rows.shape == (1, 8)
     assert histograms.shape == (0, 3, len(metadata.BINS))
 
