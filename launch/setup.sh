@@ -324,6 +324,10 @@ main() {
     say "$without_nccl: Horovod will communicate with Gloo alone, not NCCL"
   now=$(fingerprint)
   [[ ${now%%$'\n'*} == "$before" ]] || install_horovod
+  # Without them telemetry takes TensorFlow's own operations, which cost more.
+  say "compiling disttrain's operations (10 seconds)"
+  "$venv/bin/python" -m disttrain.kernels >>"$log" 2>&1 ||
+    say "they cannot be compiled, which makes telemetry slower; the end of $log says why"
   fingerprint >"$stamp"
   say "ready; 'source .venv/bin/activate' lets you use it"
 }

@@ -74,9 +74,7 @@ class Observer:
         most = 4 + steps_per_execution // options.every + steps_per_execution // counts
         most = min(steps_per_execution, most)
         self.capacity = most + max(1, min(_MOST_ROWS, BUFFER_BYTES // row_bytes))
-        self.histogram_capacity = 2 + min(
-            steps_per_execution, 3 + steps_per_execution // counts
-        )
+        self.histogram_capacity = 2 + min(steps_per_execution, 3 + steps_per_execution // counts)
         alone = replication.replicas == 1
         per_variable = chosen if options.per_replica == "variables" and not alone else []
         self._place = {id(variable): i for i, variable in enumerate(per_variable)}
