@@ -30,6 +30,9 @@ _MOST_TIMINGS = 10_000
 _NAMES = [s.name for s in metadata.STEP_QUANTITIES]
 _PLAIN = ("loss", "learning_rate")
 
+#: Records whose plain scalars are all written; TensorBoard keeps as many of a tag.
+_SCALARS = 1000
+
 
 class RunLog:
     """What a process writes about a run; every process has one, only the chief's writes.
@@ -54,6 +57,7 @@ class RunLog:
         self._timings = collections.deque()
         self._pending = self._pending_histograms = 0
         self._last_read = time.monotonic()
+        self._written = 0
         self.steps_done = 0
 
     @classmethod
@@ -188,9 +192,14 @@ class RunLog:
                 parts[metadata.REPLICAS] = (run.replicas, run.replica_columns(replicas[i]))
             if step in histograms:
                 parts[metadata.HISTOGRAMS] = (run.histograms, histograms[step])
-            plain = {name: quantities[i, _NAMES.index(name)] for name in _PLAIN}
+            plain = {name: quantities[i, _NAMES.index(name)] for name in self._plain()}
             records.append(recorder.Record(step, walls[i], parts, plain))
         self._recorder.write(records)
+
+    def _plain(self):
+        """Scalars of the next record, in steps that grow: TensorBoard shows about 1000 of them."""
+        self._written += 1
+        return _PLAIN if self._written % (1 + self._written // _SCALARS) == 0 else ()
 
     def rescue(self, observer):
         """Writes what this process alone still knows, after an error."""

@@ -7,12 +7,14 @@ import concurrent.futures
 import dataclasses
 import json
 import os
+import socket
 import tempfile
 import threading
 import time
 import warnings
 
 import numpy as np
+import tensorflow as tf
 from tensorboard.compat.proto import (
     event_pb2,
     summary_pb2,
@@ -21,12 +23,14 @@ from tensorboard.compat.proto import (
     types_pb2,
 )
 from tensorboard.plugins.scalar import metadata as scalar_metadata
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tensorboard_plugin import metadata
 
 #: Batches of records that may wait for the disk.
 _MOST_WAITING = 64
+
+#: Seconds after which a page that follows gets to see what was written.
+_FLUSH_SECONDS = 2.0
 
 #: Seconds that a flush waits for the disk.
 _PATIENCE = 30.0
@@ -59,6 +63,49 @@ def warn_of_older_run(logdir):
         )
 
 
+class EventFile:
+    """A new event file, by TensorFlow's writer: TensorBoard's own takes its checksums in Python.
+
+    Args:
+        logdir: The run's directory.
+    """
+
+    def __init__(self, logdir):
+        os.makedirs(logdir, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        # Two runs of one process within a second are two files.
+        number = sum(found.startswith(name) for found in os.listdir(logdir))
+        self._path = os.path.join(logdir, f"{name}.{number}")
+        self._writer = tf.io.TFRecordWriter(self._path)
+        self._flushed = time.monotonic()
+        self.write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self.flush()
+
+    def write(self, event):
+        """Writes an `Event`."""
+        self._writer.write(event.SerializeToString())
+
+    def flush(self):
+        """Hands what was written to the file system.
+
+        Raises:
+            FileNotFoundError: Somebody has removed the file, which writing alone would not tell.
+        """
+        self._writer.flush()
+        if not os.path.exists(self._path):
+            raise FileNotFoundError(f"{self._path!r} is gone")
+        self._flushed = time.monotonic()
+
+    def flush_now_and_then(self):
+        """The same, unless it was a moment ago."""
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def close(self):
+        """Closes the file."""
+        self._writer.close()
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """What is written of one step, as one event.
@@ -88,7 +135,7 @@ class Recorder:
     """
 
     def __init__(self, logdir):
-        self._writer = EventFileWriter(logdir, max_queue_size=1000, flush_secs=5)
+        self._file = EventFile(logdir)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "disttrain-telemetry")
         self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
         self._described = set()
@@ -141,11 +188,11 @@ class Recorder:
 
     def flush(self):
         """Hands what was written to the file system."""
-        self._finish(lambda: self._writer.flush())
+        self._finish(lambda: self._file.flush())
 
     def close(self):
         """Writes what is left and closes the file."""
-        self._finish(lambda: self._writer.close())
+        self._finish(lambda: self._file.close())
 
     def _finish(self, action):
         done = self._thread.submit(self._guard, action)
@@ -156,7 +203,8 @@ class Recorder:
     def _write_and_release(self, records):
         try:
             for record in records:
-                self._guard(lambda record=record: self._writer.add_event(self._event(record)))
+                self._guard(lambda record=record: self._file.write(self._event(record)))
+            self._guard(lambda: self._file.flush_now_and_then())
         finally:
             self._waiting.release()
 

@@ -1,9 +1,11 @@
 """The event file: parts, metadata, and what happens when it cannot be written."""
 
 import glob
+import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from disttrain.telemetry import recorder
@@ -68,19 +70,41 @@ def test_a_failure_to_write_warns_once_and_is_no_error(tmp_path):
     run = recorder.Recorder(str(tmp_path))
 
     class Broken:
-        def add_event(self, event):
+        def write(self, event):
             raise OSError(28, "No space left on device")
 
-        flush = close = add_event
+        flush = flush_now_and_then = close = write
 
-    run._writer.close()
-    run._writer = Broken()
+    run._file.close()
+    run._file = Broken()
     run.write_scalars({"loss": 1.0}, 1)
     with pytest.warns(UserWarning, match="No space left on device.*training goes on"):
         run.flush()
     run.write_scalars({"loss": 1.0}, 2)
     run.flush()
     run.close()
+
+
+def test_a_full_disk_warns_once_and_is_no_error(tmp_path):
+    run = recorder.Recorder(str(tmp_path))
+    run._file._writer = tf.io.TFRecordWriter("/dev/full")
+    with pytest.warns(UserWarning, match="(?s)No space left on device.*training goes on"):
+        write_and_flush(run)
+    write_and_flush(run)
+
+
+def test_a_lost_directory_warns_once_and_is_no_error(tmp_path):
+    run = recorder.Recorder(str(tmp_path / "run"))
+    write_and_flush(run)
+    shutil.rmtree(tmp_path / "run")
+    with pytest.warns(UserWarning, match="is gone.*training goes on"):
+        write_and_flush(run)
+    write_and_flush(run)
+
+
+def write_and_flush(run):
+    run.write_scalars({"loss": 1.0}, 1)
+    run.flush()
 
 
 def test_a_directory_that_cannot_be_made_is_an_error_with_its_reason(tmp_path):
