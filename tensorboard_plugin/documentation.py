@@ -1,6 +1,7 @@
 """The tables of `docs/telemetry.md`, made from the schema.
 
-`python -m tensorboard_plugin.documentation` prints them; a test holds the page to them."""
+`python -m tensorboard_plugin.documentation` prints them; a test holds the page to them.
+"""
 
 from tensorboard_plugin import metadata
 

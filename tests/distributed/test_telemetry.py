@@ -247,7 +247,7 @@ def test_every_statistic_of_adam_equals_numpys(outcome, local):
             }
             for name, value in expected.items():
                 found = records.column("layers", name)[step, i]
-                np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-6, err_msg=name)
+                np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_the_noise_scale_is_that_of_the_replicas_gradients(outcome, local):
