@@ -190,7 +190,8 @@ class Horovod(Replication):
             # Horovod's broadcast does not know bfloat16.
             unknown = [v for v in values if v.dtype == tf.bfloat16]
             known = [v for v in values if v.dtype != tf.bfloat16]
-            self._hvd.broadcast_variables(known, root_rank=self._root, process_set=self._set)
+            if known:
+                self._hvd.broadcast_variables(known, root_rank=self._root, process_set=self._set)
             for number, variable in enumerate(unknown):
                 chiefs = self._hvd.broadcast(
                     tf.bitcast(variable, tf.float16),
