@@ -1,6 +1,7 @@
 """Every callback that Keras ships does through `Trainer.fit` what it does through `Model.fit`."""
 
 import csv
+import functools
 import http.server
 import inspect
 import json
@@ -129,11 +130,16 @@ STEERING = {
 }
 
 
+@functools.cache
+def steered_by_keras(name):
+    return by_keras(STEERING[name]())
+
+
 @pytest.mark.parametrize("name", STEERING)
 def test_history_and_weights_equal_those_of_keras(name, replication):
     trainer = trainer_of(replication)
     history = fit(trainer, STEERING[name]())
-    model, expected = by_keras(STEERING[name]())
+    model, expected = steered_by_keras(name)
     assert_same_history(history, expected)
     assert_same_weights(trainer.model, model)
     assert trainer.model.history is history

@@ -149,7 +149,6 @@ def interleave(variants, steps, rounds, rng, clock=time.perf_counter):
     """
     seconds = np.empty((rounds, len(variants)))
     # What exists by now stays, so that the collections between rounds are short.
-    gc.collect()
     gc.freeze()
     enabled = gc.isenabled()
     gc.disable()

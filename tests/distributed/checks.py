@@ -1,8 +1,8 @@
 """What is computed under every replication; the tests compare the results.
 
 Each function takes a `Replication` and a folder of its own, and returns a dictionary of NumPy
-values of this process. They run in the processes of `program.py`, and in the test process for one
-device and mirrored replicas.
+values of this process. They run in the processes of `program.py`, or, where no job is wanted, in
+the test process.
 """
 
 import contextlib

@@ -1,6 +1,13 @@
-"""The results of the checks under each replication; a job runs once, when it is first asked for."""
+"""The results of the checks under each replication.
+
+Each real job takes a minute or more, so where one is wanted all run one after another beside the
+other tests, and the tests of their results come last. Without one, a check runs in this process
+when it is first asked for.
+"""
 
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +16,59 @@ from tests.distributed import jobs
 
 #: Replication and number of replicas.
 KINDS = ("mirrored-2", "mirrored-4", "multi_worker-2", "horovod-2", "horovod-3")
+
+#: In the order in which they run; every test of a result compares it with that of one device.
+JOBS = ("single", "multi_worker-2", "horovod-2", "horovod-3", "mirrored-2", "mirrored-4")
+
+_RUNNING = pytest.StashKey()
+
+
+class Job:
+    """A job that runs beside the tests.
+
+    Attributes:
+        folder: Where the checks write their files.
+        ended: A future of its `(exit status, output)`.
+    """
+
+    def __init__(self, kind, folder, queue):
+        self.folder = folder / kind
+        self.folder.mkdir()
+        command = [sys.executable, "-m", "tests.distributed.program", kind, str(self.folder)]
+        self.ended = queue.add(kind, command)
+
+
+def _kind(item):
+    """The replication whose result a test is about; None where it is about none."""
+    if "outcomes" not in getattr(item, "fixturenames", ()):
+        return None
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return params.get("kind", "single")
+
+
+# After pytest itself, which brings together the tests that share a fixture.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: JOBS.index(_kind(item)) if _kind(item) else -1)
+
+
+def pytest_collection_finish(session):
+    """Starts the jobs."""
+    wanted = {_kind(item) for item in session.items} - {None}
+    running = session.config.stash[_RUNNING] = {}
+    if session.config.option.collectonly or not any(_several_processes(k) for k in wanted):
+        return
+    folder = tempfile.TemporaryDirectory(prefix="disttrain-jobs-")
+    queue = jobs.Queue()
+    for kind in JOBS:
+        if kind in wanted | {"single"}:
+            running[kind] = Job(kind, Path(folder.name), queue)
+    session.config.add_cleanup(folder.cleanup)
+    session.config.add_cleanup(queue.close)
+
+
+def _several_processes(kind):
+    return kind.startswith(("multi_worker", "horovod"))
 
 
 class Outcome:
@@ -42,7 +102,6 @@ class _InProcess(Outcome):
         super().__init__([{}], folder)
         self._replication = replication
         self._done = set()
-        self._references = {}
 
     def every(self, check, key):
         from tests.distributed import all_checks
@@ -55,40 +114,32 @@ class _InProcess(Outcome):
             self._done.add(check)
         return super().every(check, key)
 
-    def reference(self, name, compute):
-        """What `compute(replication)` returns; computed once."""
-        if name not in self._references:
-            self._references[name] = compute(self._replication)
-        return self._references[name]
-
 
 @pytest.fixture(scope="session")
-def outcomes(logical_devices, tmp_path_factory):
+def outcomes(request, logical_devices, tmp_path_factory):
     """A function from `"single"` or one of `KINDS` to its `Outcome`."""
     from disttrain.replication.tf_distribute import mirrored, single
 
+    running = request.config.stash[_RUNNING]
     made = {}
 
     def outcome(kind):
-        if kind in made:
-            if isinstance(made[kind], str):
-                pytest.fail(made[kind])
-            return made[kind]
-        folder = tmp_path_factory.mktemp(kind)
-        name, _, count = kind.partition("-")
-        if name == "single":
-            made[kind] = _InProcess(single(), folder)
-        elif name == "mirrored":
-            made[kind] = _InProcess(mirrored(logical_devices[: int(count)]), folder)
-        else:
-            command = [sys.executable, "-m", "tests.distributed.program", name, str(folder)]
-            status, output = getattr(jobs, name)(int(count), command)
+        if kind in running:
+            status, output = running[kind].ended.result()
             if status != 0:
-                made[kind] = f"the job ended with {status}:\n{output[-6000:]}"
-                pytest.fail(made[kind])
-            files = sorted(folder.glob("process-*.npz"))
-            made[kind] = Outcome([dict(np.load(file)) for file in files], folder)
+                pytest.fail(f"the job ended with {status}:\n{output[-6000:]}")
+        if kind not in made:
+            made[kind] = make(kind)
         return made[kind]
+
+    def make(kind):
+        if kind in running:
+            folder = running[kind].folder
+            files = sorted(folder.glob("process-*.npz"))
+            return Outcome([dict(np.load(file)) for file in files], folder)
+        count = int(kind.partition("-")[2] or 1)
+        replication = single() if kind == "single" else mirrored(logical_devices[:count])
+        return _InProcess(replication, tmp_path_factory.mktemp(kind))
 
     return outcome
 

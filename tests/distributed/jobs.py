@@ -1,5 +1,6 @@
 """Starts real processes, with a time limit, on free ports, and leaves none behind."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -9,11 +10,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-#: Seconds. The checks take about one minute; a machine at work on other things needs more.
-LIMIT = 420
+#: Seconds. The checks take about one minute; beside other work, at a low priority, many more.
+LIMIT = 900
 
 
 def _environment(**extra):
@@ -46,38 +49,68 @@ def _group(command, log, environment):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def horovod(processes, command, limit=LIMIT, **environment):
-    """Runs `command` under horovodrun; returns `(exit status, output)`."""
+class Queue:
+    """Runs jobs one after another beside what else this process does."""
+
+    def __init__(self):
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._closed = threading.Event()
+
+    def add(self, kind, command):
+        """A future of the `(exit status, output)` of `command` in the processes of a kind.
+
+        Args:
+            kind: `"horovod-2"`, `"multi_worker-2"` and so on; any other name is one process.
+            command: A list of strings.
+        """
+        return self._thread.submit(self._run, kind, command)
+
+    def close(self):
+        """Kills what runs and forgets the rest."""
+        self._closed.set()
+        self._thread.shutdown(cancel_futures=True)
+
+    def _run(self, kind, command):
+        name, _, count = kind.partition("-")
+        commands = {"horovod": horovod, "multi_worker": multi_worker}.get(name, one_process)
+        return _run(commands(int(count or 1), command), LIMIT, self._closed)
+
+
+def horovod(processes, command):
+    """`command` under horovodrun, as `[(command, environment)]`."""
     launcher = ["horovodrun", "-np", str(processes), "--gloo", "--network-interfaces", "lo"]
-    return _run([[*launcher, *command]], [_environment(**environment)], limit)
+    return [([*launcher, *command], _environment())]
 
 
-def multi_worker(processes, command, limit=LIMIT, **environment):
-    """Runs `command` once for each worker of a `TF_CONFIG`; returns `(exit status, output)`."""
+def multi_worker(processes, command):
+    """`command` for each worker of a `TF_CONFIG`, as `[(command, environment)]`."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(processes)]
-    environments = [
-        _environment(
-            TF_CONFIG=json.dumps(
-                {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-            ),
-            **environment,
-        )
-        for index in range(processes)
+    cluster = {"cluster": {"worker": workers}}
+    tasks = [{"type": "worker", "index": index} for index in range(processes)]
+    return [
+        (command, _environment(TF_CONFIG=json.dumps({**cluster, "task": task}))) for task in tasks
     ]
-    return _run([command] * processes, environments, limit)
 
 
-def _run(commands, environments, limit):
+def one_process(replicas, command):
+    """`command` by itself, as `[(command, environment)]`."""
+    return [(command, _environment())]
+
+
+def _run(commands, limit, closed):
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
         processes = [
             stack.enter_context(_group([*_ends_by_itself(limit), *command], log, environment))
-            for command, environment in zip(commands, environments, strict=True)
+            for command, environment in commands
         ]
-        try:
-            statuses = [process.wait(limit) for process in processes]
-        except subprocess.TimeoutExpired:
-            statuses = [f"stopped after {limit} s"]
+        end = time.monotonic() + limit
+        while time.monotonic() < end and any(process.poll() is None for process in processes):
+            if closed.wait(0.1):
+                break
+        statuses = [process.poll() for process in processes]
         log.seek(0)
+        if None in statuses:
+            return f"stopped after {limit} s", log.read()
         failed = [status for status in statuses if status != 0]
         return (failed[0] if failed else 0), log.read()
 

@@ -31,17 +31,17 @@ def test_each_optimizer_gives_the_same_weights_on_all_replicas(outcome, alone, n
         np.testing.assert_allclose(weights, expected, atol=1e-5)
 
 
+@pytest.fixture(scope="session")
+def whole_batches():
+    """A training in batches of twelve on one device."""
+    return gradient_checks.short("single", "adam", epochs=2, data=_batches(41, 12))[1]
+
+
 @pytest.mark.parametrize("key", ["weights", "loss", "iterations"])
-def test_accumulated_batches_are_one_large_batch(outcome, outcomes, key):
+def test_accumulated_batches_are_one_large_batch(outcome, whole_batches, key):
     """Twelve examples an update, then the five that are left."""
-    whole = outcomes("single").reference(
-        "accumulate",
-        lambda replication: gradient_checks.short(
-            replication, "adam", epochs=2, data=_batches(41, 12)
-        )[1],
-    )
     for value in outcome.every("accumulate", key):
-        np.testing.assert_allclose(value, whole[key], atol=1e-6, rtol=1e-6)
+        np.testing.assert_allclose(value, whole_batches[key], atol=1e-6, rtol=1e-6)
 
 
 def test_accumulated_gradients_by_hand_are_averaged_and_the_rest_is_not_lost(outcome, kind):
