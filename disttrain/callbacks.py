@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from disttrain import kernels
 from disttrain import replication as replication_module
 from disttrain.telemetry.callback import TelemetryCallback
 
@@ -80,6 +81,7 @@ class BroadcastVariables(keras.callbacks.Callback):
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
         replication = replication_module.resolve(self._replication)
+        kernels.agree(replication)
         replication.start_equal([*self.model.variables, *optimizer.variables])
 
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from disttrain import callbacks as callbacks_module
+from disttrain import kernels
 from disttrain import replication as replication_module
 from disttrain.data import make_feed, pipeline_errors, split_off
 from disttrain.eval_step import EvaluateStep, PredictStep
@@ -353,6 +354,7 @@ class Trainer:
         self._task.build(feed.spec, training)
         if not self._ready:
             self._ready = True
+            kernels.agree(self.replication)
             self.replication.start_equal(self.model.variables)
             self._task.spread_seeds()
         if not training:

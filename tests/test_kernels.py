@@ -16,6 +16,8 @@ import tensorflow as tf
 import disttrain
 from disttrain import kernels
 from disttrain.kernels import __main__ as command
+from disttrain.replication import Topology, resolve
+from tensorboard_plugin import metadata
 from tests.small import LABELS, X, batches, sgd, trainer_of
 
 #: A compiler that notes each run, takes its time, and writes what is no library.
@@ -105,7 +107,7 @@ def test_the_cache_is_that_of_the_user(monkeypatch):
 
 def test_another_source_tensorflow_or_compilation_is_another_file(tmp_path, monkeypatch):
     names = [kernels.library()]
-    source = tmp_path / "statistics.cc"
+    source = tmp_path / "operations.cc"
     source.write_text(kernels._SOURCE.read_text() + "\n")
     with monkeypatch.context() as changed:
         changed.setattr(kernels, "_SOURCE", source)
@@ -235,8 +237,8 @@ def test_the_user_has_no_home(compiler, monkeypatch):
 
 
 def test_the_source_was_not_installed(compiler, monkeypatch, tmp_path):
-    monkeypatch.setattr(kernels, "_SOURCE", tmp_path / "statistics.cc")
-    assert_cannot(r"statistics\.cc.*install disttrain again")
+    monkeypatch.setattr(kernels, "_SOURCE", tmp_path / "operations.cc")
+    assert_cannot(r"operations\.cc.*install disttrain again")
 
 
 def test_a_library_that_was_cut_short_is_compiled_anew(compiler):
@@ -353,3 +355,39 @@ def test_training_without_them_records_the_same(operations, tmp_path, monkeypatc
         for (_, one), (_, other) in zip(found[tag], expected[tag], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
     assert len(found["disttrain/layers/0"]) == 6
+    for tag, columns in (
+        ("disttrain/steps/0", metadata.STEP_QUANTITIES),
+        ("disttrain/replicas/0", metadata.REPLICA_QUANTITIES),
+    ):
+        kept = [s.name not in ("step_seconds", "examples_per_second") for s in columns]
+        for (_, one), (_, other) in zip(found[tag], expected[tag], strict=True):
+            np.testing.assert_allclose(one[..., kept], other[..., kept], rtol=1e-5)
+
+
+# Several processes
+
+
+class Processes:
+    """A replication of two processes, of which the other one has its own answer."""
+
+    topology = Topology(processes=2)
+
+    def __init__(self, other):
+        self._other = other
+
+    def any(self, flag):
+        return flag or self._other
+
+
+@pytest.mark.parametrize(("own", "others_lack", "used"), [(1, 0, 1), (1, 1, 0), (0, 0, 0)])
+def test_processes_use_them_together_or_not_at_all(own, others_lack, used, monkeypatch):
+    operations = object() if own else None
+    monkeypatch.setattr(kernels, "load", lambda: operations)
+    monkeypatch.setattr(kernels, "_without", False)
+    kernels.agree(Processes(bool(others_lack)))
+    assert (kernels.available() is operations is not None) == bool(used)
+
+
+def test_a_single_process_asks_nobody(monkeypatch):
+    monkeypatch.setattr(kernels, "load", lambda: pytest.fail("asked for too early"))
+    kernels.agree(resolve("single"))

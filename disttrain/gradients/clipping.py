@@ -36,11 +36,7 @@ class Clip(abc.ABC):
         before_reduce: Whether each replica's gradient, as the mean over its own examples, is
             clipped before they are added, so that no replica can dominate the others.
 
-    Attributes:
-        scales_whole: Whether a clipped gradient is always the gradient times one number.
     """
-
-    scales_whole = False
 
     def __init__(self, before_reduce=False):
         self.before_reduce = bool(before_reduce)
@@ -79,6 +75,27 @@ class Clip(abc.ABC):
     def __repr__(self):
         shown = {k: v for k, v in self.get_config().items() if v is not False}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
+
+class Scaling(Clip):
+    """A clip after which each gradient is what it was, times one number."""
+
+    @abc.abstractmethod
+    def factors(self, norms):
+        """What to multiply the gradients by; in replica context.
+
+        Args:
+            norms: As for `Clip.__call__`.
+
+        Returns:
+            `(factors, factor)`: float32 of shape `[len(gradients)]`, and what `Clip.__call__`
+            returns.
+        """
+
+    def __call__(self, gradients, norms, variables):
+        factors, factor = self.factors(norms)
+        each = zip(gradients, tf.unstack(factors), strict=True)
+        return [scaled(gradient, by) for gradient, by in each], factor
 
 
 class _Limit(Clip):
@@ -130,33 +147,26 @@ def _factor_to(norms, limits):
 
 
 @_register
-class ClipByGlobalNorm(_Limit):
+class ClipByGlobalNorm(_Limit, Scaling):
     """Scales all gradients by one factor so that their common L2 norm is at most `limit`.
 
     Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural networks",
     algorithm 1.
     """
 
-    scales_whole = True
-
-    def __call__(self, gradients, norms, variables):
+    def factors(self, norms):
         factor = _factor_to(global_norm(norms), self.limit)
-        return [scaled(g, factor) for g in gradients], factor
+        return tf.fill(tf.shape(norms), factor), factor
 
 
 @_register
-class ClipByNorm(_Limit):
+class ClipByNorm(_Limit, Scaling):
     """Scales each variable's gradient so that its L2 norm is at most `limit`."""
 
-    scales_whole = True
-
-    def __call__(self, gradients, norms, variables):
+    def factors(self, norms):
         factors = _factor_to(norms, self.limit)
-        clipped = [
-            scaled(g, factor) for g, factor in zip(gradients, tf.unstack(factors), strict=True)
-        ]
         untouched = tf.reduce_all(factors == 1.0)
-        return clipped, tf.where(untouched, 1.0, _ratio(norms * factors, norms))
+        return factors, tf.where(untouched, 1.0, _ratio(norms * factors, norms))
 
 
 @_register
@@ -232,7 +242,7 @@ def _broadcast(shape, axes):
 
 
 @_register
-class AutoClip(Clip):
+class AutoClip(Scaling):
     """Clips by a global norm that follows the history: a percentile of the norms seen so far.
 
     Seetharaman et al. 2020, "AutoClip: adaptive gradient clipping for source separation networks",
@@ -246,8 +256,6 @@ class AutoClip(Clip):
     Raises:
         ValueError: `percentile` or `window` is out of range.
     """
-
-    scales_whole = True
 
     def __init__(self, percentile=10.0, window=1000, before_reduce=False):
         super().__init__(before_reduce)
@@ -263,7 +271,7 @@ class AutoClip(Clip):
         self._norms = add_variable("autoclip_norms", "float32", 0.0, (self.window,))
         self._seen = add_variable("autoclip_seen", "int64", 0)
 
-    def __call__(self, gradients, norms, variables):
+    def factors(self, norms):
         norm = global_norm(norms)
         seen, history = tf.identity(self._seen.value), tf.identity(self._norms.value)
         place = tf.one_hot(seen % self.window, self.window)
@@ -275,7 +283,7 @@ class AutoClip(Clip):
         self._norms.assign(history)
         self._seen.assign(seen)
         factor = _factor_to(norm, self._limit(history, tf.minimum(seen, self.window)))
-        return [scaled(g, factor) for g in gradients], factor
+        return tf.fill(tf.shape(norms), factor), factor
 
     def _limit(self, history, count):
         """The percentile of the first `count` norms, interpolated as NumPy does."""

@@ -2,7 +2,10 @@
 
 import tensorflow as tf
 
+from disttrain import kernels
 from disttrain.gradients.sparse import values_of
+
+_COMPILED_DTYPES = (tf.float32, tf.float16, tf.bfloat16)
 
 
 def norms_and_finite(gradients):
@@ -19,6 +22,10 @@ def norms_and_finite(gradients):
         `(norms, finite)`: float32 of shape `[len(gradients)]`, and a boolean scalar.
     """
     gradients = [values_of(g) for g in gradients]
+    if all(g.dtype in _COMPILED_DTYPES for g in gradients):
+        operations = kernels.available()
+        if operations is not None:
+            return operations.disttrain_norms(gradients=gradients)
     squares = tf.stack([tf.reduce_sum(tf.square(tf.cast(g, tf.float32))) for g in gradients])
 
     def exactly():

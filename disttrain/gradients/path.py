@@ -5,10 +5,12 @@ order stands here. It updates nothing but the state of a clip.
 """
 
 import dataclasses
+import functools
 
 import tensorflow as tf
 
 from disttrain.gradients import sparse
+from disttrain.gradients.clipping import Scaling
 from disttrain.gradients.norms import norms_and_finite
 
 
@@ -16,21 +18,46 @@ from disttrain.gradients.norms import norms_and_finite
 class Reduced:
     """Gradients that are equal on all replicas, but for local variables.
 
+    They are kept as sums with what is to become of them, for who updates by an operation of our own
+    multiplies while it updates.
+
     Attributes:
-        gradients: Reduced and unscaled, before the clip after the reduction.
-        clipped: What the inner optimizer gets.
-        norms: L2 norms of `gradients`, float32 of shape `[len(gradients)]`.
+        sums: Gradients as they were reduced.
+        unscale: What makes the gradients of the sums, a float32 scalar, or `None` for 1.
+        factors: What the clip multiplies the gradients by, float32 of shape `[len(sums)]`, or
+            `None` for 1.
+        norms: L2 norms of the gradients before this clip, float32 of shape `[len(sums)]`.
         finite: Boolean scalar, whether all elements are finite.
         clip_factor: float32 scalar.
         extras: Sums over the replicas.
+        otherwise_clipped: The gradients after a clip that does more than to multiply; else `None`.
     """
 
-    gradients: list
-    clipped: list
+    sums: list
+    unscale: tf.Tensor | None
+    factors: tf.Tensor | None
     norms: tf.Tensor
     finite: tf.Tensor
     clip_factor: tf.Tensor
     extras: list
+    otherwise_clipped: list | None = None
+
+    @functools.cached_property
+    def gradients(self):
+        """The gradients before the clip after the reduction."""
+        if self.unscale is None:
+            return self.sums
+        return [sparse.scaled(g, self.unscale) for g in self.sums]
+
+    @functools.cached_property
+    def clipped(self):
+        """What an inner optimizer gets."""
+        if self.otherwise_clipped is not None:
+            return self.otherwise_clipped
+        if self.factors is None:
+            return self.gradients
+        each = zip(self.gradients, tf.unstack(self.factors), strict=True)
+        return [sparse.scaled(g, factor) for g, factor in each]
 
 
 class GradientPath:
@@ -72,19 +99,24 @@ class GradientPath:
         if self._reduction.kind != "mean":
             gradients = [sparse.scaled(g, share_to_mean) for g in gradients]
 
-        gradients, extras, norms, finite = self._reduce(replication, gradients, variables, extras)
+        sums, extras, norms, finite = self._reduce(replication, gradients, variables, extras)
 
+        unscale = None
         if scale is not None or divisor != 1:
-            inverse = 1.0 / ((1.0 if scale is None else scale) * divisor)
-            gradients = [sparse.scaled(g, inverse) for g in gradients]
-            norms *= inverse
-        clipped, factor = gradients, tf.constant(1.0)
+            unscale = tf.cast(1.0 / ((1.0 if scale is None else scale) * divisor), tf.float32)
+            norms *= unscale
+        factors, factor = None, tf.constant(1.0)
         if before:
             *extras, factor = extras
-        elif self._clip is not None:
-            clipped, factor = self._clip_after(gradients, norms, variables)
+        elif isinstance(self._clip, Scaling):
+            factors, factor = self._factors(norms, variables)
         factor = tf.where(finite, factor, 1.0)
-        return Reduced(gradients, clipped, norms, finite, factor, extras)
+        reduced = Reduced(sums, unscale, factors, norms, finite, factor, extras)
+        if before or self._clip is None or factors is not None:
+            return reduced
+        clipped, factor = self._clip_after(reduced.gradients, norms, variables)
+        factor = tf.where(finite, factor, 1.0)
+        return dataclasses.replace(reduced, clip_factor=factor, otherwise_clipped=clipped)
 
     def reduce(self, replication, gradients, variables, extras=()):
         """Reduces gradients without clip or scale; in replica context.
@@ -108,8 +140,20 @@ class GradientPath:
         ]
         return chosen, tf.where(finite, factor, 1.0)
 
+    def _factors(self, norms, variables):
+        """`Scaling.factors` for what all replicas share, and 1 for what they do not."""
+        shared = self._shared(variables)
+        if len(shared) == len(variables):
+            return self._clip.factors(norms)
+        factors, factor = self._clip.factors(tf.gather(norms, shared))
+        places = [[place] for place in shared]
+        return tf.tensor_scatter_nd_update(tf.ones_like(norms), places, factors), factor
+
+    def _shared(self, variables):
+        return [i for i, v in enumerate(variables) if not self._is_local(v)]
+
     def _clip_after(self, gradients, norms, variables):
-        shared = [i for i, v in enumerate(variables) if not self._is_local(v)]
+        shared = self._shared(variables)
         clipped, factor = self._clip(
             [gradients[i] for i in shared],
             tf.gather(norms, shared),
@@ -122,7 +166,7 @@ class GradientPath:
 
     def _reduce(self, replication, gradients, variables, extras):
         """Returns `(gradients, extras, norms, finite)` after the reduction."""
-        shared = [i for i, v in enumerate(variables) if not self._is_local(v)]
+        shared = self._shared(variables)
         some_are_local = len(shared) < len(variables)
         if some_are_local:
             # A NaN in what only this replica knows has to skip the step everywhere.

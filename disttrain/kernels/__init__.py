@@ -19,11 +19,14 @@ import tempfile
 
 import tensorflow as tf
 
-_SOURCE = pathlib.Path(__file__).with_name("statistics.cc")
+#: What is compiled; it includes the headers beside it.
+_SOURCE = pathlib.Path(__file__).with_name("operations.cc")
 
 _COMPILERS = ("c++", "g++", "clang++")
 
-_FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w")
+#: Nothing is contracted, so that the same numbers come out on all processors: replicas that round
+#: differently drift apart.
+_FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-fno-math-errno", "-ffp-contract=off")
 
 _SECONDS = 300
 
@@ -46,7 +49,9 @@ def cache_folder():
 def library():
     """The file that holds, or will hold, the operations for the installed TensorFlow."""
     try:
-        source = _SOURCE.read_bytes()
+        source = b"".join(
+            path.read_bytes() for path in [_SOURCE, *sorted(_SOURCE.parent.glob("*.h"))]
+        )
     except OSError as error:
         raise CannotCompile(
             f"the source of the operations is missing ({error}); install disttrain again"
@@ -178,3 +183,30 @@ def load():
         return load_or_say_why()[1]
     except CannotCompile:
         return None
+
+
+def available():
+    """The operations, where they can run: not under XLA, and not on a GPU; else `None`."""
+    # Who only compiles does not need it; there is no public way to ask.
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+    in_xla = GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    if _without or in_xla or tf.config.list_logical_devices("GPU"):
+        return None
+    return load()
+
+
+_without = False
+
+
+def agree(replication):
+    """Has all processes do without the operations if one has to; called by all of them.
+
+    TensorFlow's operations round differently, and replicas are to stay equal to the last bit.
+
+    Args:
+        replication: A `disttrain.replication.Replication`.
+    """
+    global _without
+    if replication.topology.processes > 1:
+        _without = replication.any(load() is None)

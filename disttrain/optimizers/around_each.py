@@ -78,21 +78,26 @@ def _groups(variables):
     return groups
 
 
+def updates_as_keras(inner):
+    """Whether the way from the gradients to `update_step` is Keras's, without accumulation.
+
+    Not so where an optimizer has a rule of its own for weight decay, or stands around another.
+    """
+    cls = type(inner)
+    return not inner.gradient_accumulation_steps and all(
+        name not in vars(inner) and getattr(cls, name) in [getattr(owner, name) for owner in owners]
+        for name, owners in _KNOWN.items()
+    )
+
+
 def updates_one_by_one(inner, variables):
     """Whether a variable changes in weight decay and `update_step` alone, as Keras does them.
 
-    Not so where constraints, averages of weights, accumulated gradients, a rule of its own for
-    weight decay, or an optimizer around another act before or behind them.
+    Not so either where constraints or averages of weights act behind them.
     """
-    cls = type(inner)
     return (
-        all(
-            name not in vars(inner)
-            and getattr(cls, name) in [getattr(owner, name) for owner in owners]
-            for name, owners in _KNOWN.items()
-        )
+        updates_as_keras(inner)
         and not inner.use_ema
-        and not inner.gradient_accumulation_steps
         and not any(v.constraint is not None or v.overwrite_with_gradient for v in variables)
     )
 

@@ -5,7 +5,9 @@ Every replica takes the same branch.
 
 import tensorflow as tf
 
-from disttrain.optimizers import around_each, skips
+from disttrain.gradients import sparse
+from disttrain.optimizers import around_each, fused, skips
+from disttrain.replication import replica_value
 
 
 class Outcome:
@@ -40,11 +42,12 @@ class Outcome:
             reduced: A `disttrain.gradients.path.Reduced`.
             variables: The variables of its gradients.
         """
+        at_once = fused.find(self._owner.inner, variables)
         self._owner.replication.cond(
             reduced.finite,
-            lambda clipped, factor, norms: self._update(clipped, variables, factor),
-            lambda clipped, factor, norms: self._skip(norms, variables),
-            args=(reduced.clipped, reduced.clip_factor, reduced.norms),
+            lambda given, factor, norms: self._update(at_once, given, variables, factor),
+            _seldom(lambda given, factor, norms: self._skip(norms, variables)),
+            args=(_given(reduced, at_once), reduced.clip_factor, reduced.norms),
         )
 
     def decide_and_record(self, reduced, variables, observer, due, facts):
@@ -57,23 +60,26 @@ class Outcome:
             due: Whether its plan names the step, `record`, and `with_histograms`: boolean scalars.
             facts: What this replica knows of the step: name to tensor, as `Probe.write` takes it.
         """
-        clip = self._owner.clip
+        at_once = fused.find(self._owner.inner, variables)
         # Not to keep every gradient twice: from a multiple, all but the norm can be told.
-        multiples = clip is None or clip.before_reduce or clip.scales_whole
-        unclipped = [] if multiples else reduced.gradients
+        unclipped = [] if reduced.otherwise_clipped is None else reduced.gradients
 
-        def update(clipped, unclipped, norms, due, facts):
+        def update(given, unclipped, norms, due, facts):
             probe = observer.here()
-            watch = probe and probe.watch(variables, unclipped or clipped, norms, **due)
-            self._update(clipped, variables, facts["clip_factor"], watch)
+            watch = None
+            if probe is not None:
+                # Who measures at once has the gradients already.
+                measured = [] if _measures(at_once) else unclipped or _multiples(given)
+                watch = probe.watch(variables, measured, norms, **due)
+            self._update(at_once, given, variables, facts["clip_factor"], watch, unclipped)
             if probe is not None:
                 probe.write(due["record"], facts, norms, watch)
 
-        def skip(clipped, unclipped, norms, due, facts):
+        def skip(given, unclipped, norms, due, facts):
             probe = observer.here()
             if probe is not None:
                 due = {**due, "record": probe.skipped()}
-                watch = probe.watch(variables, unclipped or clipped, norms, **due)
+                watch = probe.watch(variables, unclipped or _multiples(given), norms, **due)
                 if watch is not None:
                     around_each.look(variables, watch)
                 probe.write(due["record"], facts, norms, watch)
@@ -83,18 +89,23 @@ class Outcome:
         self._owner.replication.cond(
             reduced.finite,
             update,
-            skip,
-            args=(reduced.clipped, unclipped, reduced.norms, due, facts),
+            _seldom(skip),
+            args=(_given(reduced, at_once), unclipped, reduced.norms, due, facts),
         )
 
-    def _update(self, gradients, variables, factor, watch=None):
+    def _update(self, at_once, given, variables, factor, watch=None, unclipped=()):
         owner = self._owner
+        measures = _measures(at_once)
 
         def apply():
-            owner.inner.apply(gradients, variables)
+            if at_once is None:
+                owner.inner.apply(given["gradients"], variables)
+            else:
+                measuring = {"watch": watch, "unclipped": unclipped} if measures and watch else {}
+                at_once.apply(**given, own=self._own, **measuring)
             self._overwrite_with_average()
 
-        if watch is None:
+        if watch is None or measures:
             apply()
         else:
             around_each.call(apply, owner.inner, variables, watch)
@@ -103,6 +114,12 @@ class Outcome:
             owner.loss_scale.after_finite()
         if self._clipped is not None:
             self._clipped.assign(self._clipped.value + tf.cast(factor < 1.0, tf.int64))
+
+    def _own(self, variable):
+        """The `tf.Variable` of the replica that calls."""
+        replication = self._owner.replication
+        place = replication.replica_index() - replication.topology.first_replica
+        return replica_value(variable, place)
 
     def _overwrite_with_average(self):
         """Keras's `ema_overwrite_frequency`, which it cannot do on several replicas."""
@@ -125,3 +142,39 @@ class Outcome:
         skipped = self._skipped_in_a_row.value + 1
         self._skipped_in_a_row.assign(skipped)
         skips.stop_after(self._owner.max_skipped, skipped, norms, variables)
+
+
+def _seldom(branch):
+    """A branch as one operation, for each of its own takes time where it is not taken.
+
+    Variables of several replicas can be changed in the replicas' own function alone.
+    """
+    if tf.distribute.has_strategy():
+        return branch
+    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})
+
+
+def _measures(at_once):
+    return at_once is not None and at_once.measures
+
+
+def _given(reduced, at_once):
+    """What an update gets: the gradients to apply, or what `FusedUpdate.apply` takes."""
+    if at_once is None:
+        return {"gradients": reduced.clipped}
+    one = tf.constant(1.0)
+    if reduced.otherwise_clipped is not None:
+        gradients, scales, unscale = reduced.otherwise_clipped, tf.ones_like(reduced.norms), one
+    else:
+        gradients = reduced.sums
+        unscale = one if reduced.unscale is None else reduced.unscale
+        factors = tf.ones_like(reduced.norms) if reduced.factors is None else reduced.factors
+        scales = factors * unscale
+    return {"gradients": gradients, "scales": scales, "unscale": unscale}
+
+
+def _multiples(given):
+    """The gradients before clipping, or a multiple of each by a number up to 1."""
+    if "unscale" not in given:
+        return given["gradients"]
+    return [sparse.scaled(gradient, given["unscale"]) for gradient in given["gradients"]]

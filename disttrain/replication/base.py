@@ -186,10 +186,10 @@ class Replication(abc.ABC):
         return f"<{type(self).__name__} {self.name}, {self.replicas} replicas>"
 
 
-def replica_value(variable):
-    """The `tf.Variable` that holds a Keras variable's value on this process's first replica."""
+def replica_value(variable, local_replica=0):
+    """The `tf.Variable` that holds a Keras variable's value on a replica of this process."""
     value = variable.value
-    return value.values[0] if hasattr(value, "values") else value
+    return value.values[local_replica] if hasattr(value, "values") else value
 
 
 def by_dtype(tensors):

@@ -26,6 +26,7 @@ class Layers:
     Attributes:
         row_bytes: Bytes of a row of statistics.
         histogram_bytes: Bytes of a row of histograms; 0 without.
+        rows: The `Buffer` of the statistics, once there is room for rows.
     """
 
     def __init__(self, optimizer, variables, histograms):
@@ -49,7 +50,7 @@ class Layers:
             rows: Rows of statistics.
             histogram_rows: Rows of histograms.
         """
-        self._rows = Buffer(rows, self._shape)
+        self.rows = Buffer(rows, self._shape)
         self._histograms = None
         if self.histogram_bytes:
             self._histogram_rows = histogram_rows
@@ -69,7 +70,7 @@ class Layers:
             watch: A `Watch` whose update is done.
         """
         rows = watch.rows()
-        self._rows.write(row, rows)
+        self.rows.write(row, rows)
         if self._histograms is None:
             return
 
@@ -82,9 +83,13 @@ class Layers:
 
         tf.cond(watch.with_histograms, count, lambda: False)
 
+    def histogram_handles(self):
+        """Where an operation writes histograms: their count, their steps and their buffer."""
+        return [self._counted.handle, self._histogram_steps.handle, self._histograms.handle]
+
     def read(self, rows):
         """float32 statistics `[n, variables, statistics]` of the given rows."""
-        return self._rows.read(rows)
+        return self.rows.read(rows)
 
     def read_histograms(self):
         """Takes the histograms since the last call.
@@ -152,7 +157,41 @@ class Watch:
         self._before = {}
         self._results = []
         self._order = []
+        self._at_once = None
         self.with_histograms = with_histograms
+
+    def request(self, slots):
+        """What an operation that updates and measures all variables at once is to be told.
+
+        Args:
+            slots: Of each variable, a list of `keras.Variable`.
+
+        Returns:
+            Arguments of the operation, by name.
+        """
+        layers = self._layers
+        columns = {
+            id(slot): layers.statistics.slot_names.index(name)
+            for own in layers.slots
+            for name, slot in own.items()
+        }
+        return {
+            "norms": self._norms,
+            "record": self._record,
+            "places": [-1 if place is None else place for place in self._places],
+            "slot_places": [columns.get(id(slot), -1) for own in slots for slot in own],
+            "result_rows": len(layers.variables),
+            **layers.statistics.settings(self.with_histograms),
+        }
+
+    def measured(self, rows, histograms):
+        """Takes what such an operation has returned: rows, and counts, in model order."""
+        self._at_once = rows, histograms
+
+    @property
+    def at_once(self):
+        """Whether such an operation has measured."""
+        return self._at_once is not None
 
     def before(self, group):
         """Notes the values of some variables before their update, by their places in the list."""
@@ -190,11 +229,15 @@ class Watch:
 
     def rows(self):
         """float32 `[variables, statistics]` of a recorded step; NaN without a gradient."""
+        if self._at_once is not None:
+            return self._at_once[0]
         missing = [len(self._layers.statistics.columns)]
         return self._in_model_order([rows for rows, _ in self._results], missing)
 
     def histograms(self):
         """float32 `[variables, quantities, bins]` of a step with histograms."""
+        if self._at_once is not None:
+            return self._at_once[1]
         missing = [len(self._layers.statistics.quantities), len(metadata.BINS)]
         return self._in_model_order([counts for _, counts in self._results], missing)
 

@@ -58,6 +58,8 @@ class RunLog:
         self._pending = self._pending_histograms = 0
         self._last_read = time.monotonic()
         self._written = 0
+        # Number of the next step that is recorded, or less.
+        self._next = 0
         self.steps_done = 0
 
     @classmethod
@@ -98,6 +100,7 @@ class RunLog:
             steps_per_execution,
         )
         # What comes after a switch of the optimizer shares the run's budget.
+        self._next = 0
         left = max(0, int(options.budget) - sum(t.used for t in self._thinnings))
         run = _Run(
             observer, options, optimizer, self._replication.replicas, left, steps_per_execution
@@ -109,6 +112,7 @@ class RunLog:
     def expect_last(self, observer, step):
         """Has the step of this number recorded, which will be the last one."""
         if observer is not None:
+            self._next = 0
             plan = observer.plan
             observer.follow(Plan(plan.every, plan.histograms, step))
 
@@ -121,21 +125,29 @@ class RunLog:
             seconds: Time that it took.
         """
         first = self.steps_done + 1
-        self.steps_done += steps
+        last = self.steps_done = self.steps_done + steps
         if observer is None or steps == 0:
             return
-        last, plan, run = self.steps_done, observer.plan, self._runs[observer]
         self._timings.append((last, seconds / steps, time.time()))
+        waited = self._alone and time.monotonic() - self._last_read > _PATIENCE
+        if (
+            last + steps < self._next
+            and not (waited and self._pending)
+            and len(self._timings) < _MOST_TIMINGS
+        ):
+            # This goes on at every step, so it has to be short.
+            return
+        plan, run = observer.plan, self._runs[observer]
         recorded, counted = plan.count(first, last), plan.count_histograms(first, last)
         self._pending += recorded
         self._pending_histograms += counted
         run.thin(observer, recorded, counted, last)
         # By the number of steps alone where processes have to agree.
         plan, coming = observer.plan, (last + 1, last + steps)
+        self._next = plan.next_after(last)
         full = self._pending + plan.count(*coming) > observer.capacity
         counts = self._pending_histograms + plan.count_histograms(*coming)
         full |= counts > observer.histogram_capacity
-        waited = self._alone and time.monotonic() - self._last_read > _PATIENCE
         if full or (waited and self._pending) or len(self._timings) >= _MOST_TIMINGS:
             self.read(observer)
 

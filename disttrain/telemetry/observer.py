@@ -17,7 +17,11 @@ from disttrain.telemetry.statistics import NAN
 #: What the rows of statistics may take on the device, in bytes, unless one execution needs more.
 BUFFER_BYTES = 4 * 2**20
 
-_MOST_ROWS = 64
+#: Most rows between two reads of a process that reads every few seconds, too.
+_MOST_ROWS = 256
+
+#: The same of several, which read at the same step, and whose pages are to follow.
+_MOST_ROWS_TOGETHER = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Observer:
         counts = options.histograms_every or NEVER
         most = 4 + steps_per_execution // options.every + steps_per_execution // counts
         most = min(steps_per_execution, most)
-        self.capacity = most + max(1, min(_MOST_ROWS, BUFFER_BYTES // row_bytes))
+        rows = _MOST_ROWS if replication.topology.processes == 1 else _MOST_ROWS_TOGETHER
+        self.capacity = most + max(1, min(rows, BUFFER_BYTES // row_bytes))
         self.histogram_capacity = 2 + min(steps_per_execution, 3 + steps_per_execution // counts)
         alone = replication.replicas == 1
         per_variable = chosen if options.per_replica == "variables" and not alone else []

@@ -6,6 +6,7 @@ here waits for the host, and replicas send each other nothing.
 
 import tensorflow as tf
 
+from disttrain import kernels
 from disttrain.gradients import sparse
 from disttrain.gradients.clipping import global_norm
 from disttrain.telemetry import statistics
@@ -15,6 +16,8 @@ from tensorboard_plugin import metadata
 
 #: What a replica keeps of its own part besides, for the gradient noise scale.
 LOCAL = ("gradient_norm", "loss", "wait_seconds", "examples")
+
+_STEP_COLUMNS = [s.name for s in metadata.STEP_QUANTITIES]
 
 
 class Probe:
@@ -129,6 +132,10 @@ class Probe:
             norms: The gradients' norms before clipping, float32 `[n]`.
             watch: What `watch` has returned, after the update.
         """
+        operations = kernels.available()
+        if operations is not None and (watch is None or watch.at_once):
+            self._write_at_once(operations, record, facts, norms, watch)
+            return
 
         def write():
             row = self.ring.take()
@@ -146,6 +153,33 @@ class Probe:
 
         tf.cond(record, write, lambda: False)
 
+    def _write_at_once(self, operations, record, facts, norms, watch):
+        """The same in one operation, which takes next to nothing where nothing is recorded."""
+        # The operation puts the norm of all gradients together in its place.
+        whole = {**facts, "gradient_norm": tf.constant(statistics.NAN)}
+        rows = []
+        if self._local is not None:
+            own = LOCAL.index("gradient_norm") if "own_norms" not in facts else -1
+            rows.append((self._local, self._own_part(whole), own, -1))
+        if self._layers is not None:
+            places = [_STEP_COLUMNS.index("gradient_norm"), _STEP_COLUMNS.index("skipped")]
+            row = statistics.step_quantities(whole, tf.constant(0.0))
+            rows.append((self._quantities, row, *places))
+            rows.append((self._examples, facts["examples"], -1, -1))
+            rows.append((self._layers.rows, watch.rows(), -1, -1))
+        with tf.device("CPU:0"):
+            operations.disttrain_record(
+                record=record,
+                skipped=[self._skipped.handle] if self._layers is not None else [],
+                buffers=[buffer.handle for buffer, *_ in rows],
+                values=[row for _, row, *_ in rows],
+                norms=norms,
+                norm_columns=[norm for *_, norm, _ in rows],
+                skipped_columns=[skipped for *_, skipped in rows],
+                **self.ring.handles(),
+                **_histograms_of(self._layers, watch),
+            )
+
     def skipped(self):
         """Counts a skipped step; returns whether there is room to record it, a boolean scalar."""
         if self._layers is not None:
@@ -153,11 +187,13 @@ class Probe:
         return self.ring.has_room()
 
     def _own_part(self, facts):
-        # Where there is no other replica, its own gradient is the reduced one.
-        norms = facts.get("own_norms", facts["gradient_norm"][None])
         wait = facts.get("own_wait", tf.constant(0.0))
-        rest = tf.stack([facts["own_loss"], wait, facts["own_examples"]])
-        return tf.concat([norms[:1], rest, norms[1:]], 0)
+        rest = [facts["own_loss"], wait, facts["own_examples"]]
+        if "own_norms" not in facts:
+            # Where there is no other replica, its own gradient is the reduced one.
+            return tf.stack([facts["gradient_norm"], *rest])
+        norms = facts["own_norms"]
+        return tf.concat([norms[:1], tf.stack(rest), norms[1:]], 0)
 
     def read_local(self, rows):
         """float32 `[n, local quantities]` of the given rows; `LOCAL`, then each variable's norm."""
@@ -166,3 +202,15 @@ class Probe:
     def read_steps(self, rows):
         """`(quantities, examples)` of the given rows: float32 `[n, quantities]` and `[n]`."""
         return self._quantities.read(rows), self._examples.read(rows)[:, 0]
+
+
+def _histograms_of(layers, watch):
+    """What the operation that records is told of histograms."""
+    if layers is None or not layers.histogram_bytes:
+        nothing = {"histograms": tf.zeros([0]), "histogram_buffer": []}
+        return {"with_histograms": tf.constant(False), **nothing}
+    return {
+        "with_histograms": watch.with_histograms,
+        "histograms": watch.histograms(),
+        "histogram_buffer": layers.histogram_handles(),
+    }

@@ -9,6 +9,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from disttrain import kernels
+
 #: Rows for steps that are recorded because they were skipped, between two reads of the host.
 SPARE = 16
 
@@ -43,13 +45,18 @@ class Plan:
 
     def count(self, first, last):
         """How many of the steps `first` to `last`, both included, are recorded."""
-        return sum(bool(self.records(step)) for step in range(first, last + 1))
+        return _count(self.records, first, last)
+
+    def next_after(self, step):
+        """The first step after this one that is recorded."""
+        multiples = [step - step % every + every for every in (self.every, self.histograms)]
+        return min(*multiples, *(one for one in (1, self.last) if one > step))
 
     def count_histograms(self, first, last):
         """How many of them with histograms."""
         if self.histograms >= NEVER:
             return 0
-        return sum(bool(self.with_histograms(step)) for step in range(first, last + 1))
+        return _count(self.with_histograms, first, last)
 
 
 class Ring:
@@ -90,7 +97,24 @@ class Ring:
             `(record, with_histograms)`: whether the plan names it, and whether with histograms,
             boolean scalars.
         """
-        return self._named(self.step.assign_add(1))
+        operations = kernels.available()
+        if operations is None:
+            return self._named(self.step.assign_add(1))
+        with tf.device("CPU:0"):
+            record, counts = operations.disttrain_begin(
+                step=self.step.handle,
+                intervals=self._intervals.handle,
+                offsets=self._offsets.handle,
+            )
+        return record, counts if self._counts else tf.constant(False)
+
+    def handles(self):
+        """Where an operation that records finds the present step and the next row."""
+        return {
+            "step": self.step.handle,
+            "cursor": self._cursor.handle,
+            "steps": self._steps.handle,
+        }
 
     def _named(self, step):
         """`Plan.records` and `Plan.with_histograms`, in few operations: they run at each step."""
@@ -141,6 +165,11 @@ class Buffer:
         with tf.init_scope(), tf.device("CPU:0"):
             self._values = tf.Variable(tf.zeros([rows, *shape]), trainable=False)
 
+    @property
+    def handle(self):
+        """The resource that holds the values, float32 `[rows, *shape]`."""
+        return self._values.handle
+
     def write(self, row, values):
         """Writes one row.
 
@@ -153,6 +182,12 @@ class Buffer:
     def read(self, rows):
         """The given rows, float32 of shape `[n, *shape]`."""
         return self._values.numpy()[rows]
+
+
+def _count(names, first, last):
+    if first == last:
+        return int(names(first))
+    return sum(map(names, range(first, last + 1)))
 
 
 def _numbers(plan):

@@ -37,6 +37,15 @@ class LayerStatistics:
         on_cpu = not tf.config.list_logical_devices("GPU")
         self._kernels = kernels.load() if compiled and on_cpu else None
 
+    def settings(self, with_histograms):
+        """What a compiled operation is told of columns and bins, by the names of its arguments."""
+        return {
+            "with_histograms": with_histograms if self.histograms else tf.constant(False),
+            "slot_columns": len(self.slot_names),
+            "lowest_exponent": metadata.EXPONENTS[0],
+            "highest_exponent": metadata.EXPONENTS[-1],
+        }
+
     def snapshot(self, variables, record):
         """The present values of some variables, to be handed to `measure` after their update.
 
@@ -80,11 +89,11 @@ class LayerStatistics:
             `metadata.layer_statistics`, and float32 counts of shape `[n, quantities, bins]`. Their
             first axis is 0 where they are not due.
         """
-        counts = with_histograms if self.histograms else tf.constant(False)
         if self._compiled([*variables, *(slot for own in slots for slot in own.values())]):
             return self._measure_at_once(
-                variables, before, gradients, norms, places, slots, record, counts
+                variables, before, gradients, norms, places, slots, record, with_histograms
             )
+        counts = with_histograms if self.histograms else tf.constant(False)
         shape = [len(self.quantities), len(metadata.BINS)]
 
         def measure():
@@ -119,7 +128,9 @@ class LayerStatistics:
         """Whether the compiled operations take these variables."""
         return self._kernels is not None and all(v.dtype in _KERNEL_DTYPES for v in variables)
 
-    def _measure_at_once(self, variables, before, gradients, norms, places, slots, record, counts):
+    def _measure_at_once(
+        self, variables, before, gradients, norms, places, slots, record, with_histograms
+    ):
         sparse_places = [i for i, g in enumerate(gradients) if sparse.is_sparse(g)]
         owned = [
             (owner, name, slot) for owner, own in enumerate(slots) for name, slot in own.items()
@@ -133,13 +144,10 @@ class LayerStatistics:
             norm_places=list(places),
             slots=[slot.handle for _, _, slot in owned],
             record=record,
-            with_histograms=counts,
             sparse=sparse_places,
             slot_owners=[owner for owner, _, _ in owned],
             slot_places=[self.slot_names.index(name) for _, name, _ in owned],
-            slot_columns=len(self.slot_names),
-            lowest_exponent=metadata.EXPONENTS[0],
-            highest_exponent=metadata.EXPONENTS[-1],
+            **self.settings(with_histograms),
         )
 
     def _row(self, before, after, gradient, norm, slots):

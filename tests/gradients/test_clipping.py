@@ -56,6 +56,52 @@ def test_each_value_stays_within_the_limit():
     assert factor == pytest.approx(whole(clipped) / whole(before), rel=1e-5)
 
 
+class TestFactors:
+    """What a clip multiplies by, told without the gradients."""
+
+    def test_the_clips_that_only_multiply_say_so(self):
+        scaling = {clipping.ClipByGlobalNorm, clipping.ClipByNorm, clipping.AutoClip}
+        every = {*CLIPS, clipping.AdaptiveClip, clipping.AutoClip}
+        assert {rule for rule in every if issubclass(rule, clipping.Scaling)} == scaling
+
+    @pytest.mark.parametrize(
+        ("rule", "factors", "factor"),
+        [
+            (clipping.ClipByGlobalNorm(1.0), [0.2, 0.2], 0.2),
+            (clipping.ClipByNorm(3.5), [1.0, 0.875], np.hypot(3.0, 3.5) / 5.0),
+            (clipping.ClipByGlobalNorm(5.5), [1.0, 1.0], 1.0),
+            (clipping.ClipByNorm(4.5), [1.0, 1.0], 1.0),
+        ],
+    )
+    def test_one_for_each_gradient_and_one_for_all(self, rule, factors, factor):
+        found, of_all = rule.factors(tf.constant([3.0, 4.0]))
+        np.testing.assert_allclose(found, factors, rtol=1e-6)
+        assert found.shape == [2]
+        assert float(of_all) == pytest.approx(factor, rel=1e-6)
+
+    def test_a_percentile_of_the_history(self):
+        rule = built(clipping.AutoClip(0.0, 3))
+        for norms, expected in (([3.0, 4.0], 1.0), ([6.0, 8.0], 0.5), ([0.3, 0.4], 1.0)):
+            found, of_all = rule.factors(tf.constant(norms))
+            np.testing.assert_allclose(found, [expected] * 2, rtol=1e-6)
+            assert float(of_all) == pytest.approx(expected, rel=1e-6)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf], ids=str)
+    @pytest.mark.parametrize("rule", [clipping.ClipByGlobalNorm, clipping.ClipByNorm])
+    def test_a_norm_that_is_not_finite_is_not_scaled(self, rule, bad):
+        found, _ = rule(1.0).factors(tf.constant([0.1, bad]))
+        np.testing.assert_array_equal(found, [1.0, 1.0])
+
+    @pytest.mark.parametrize("rule", [clipping.ClipByGlobalNorm(1.0), clipping.ClipByNorm(1.0)])
+    def test_they_make_what_the_clip_returns(self, rule):
+        before = gradients(10.0)
+        factors, factor = rule.factors(norms_and_finite(before)[0])
+        clipped, of_call = clip(rule, before)
+        assert float(factor) == of_call
+        for g, c, by in zip(before, clipped, factors, strict=True):
+            np.testing.assert_array_equal(c, g.numpy() * by.numpy())
+
+
 @pytest.mark.parametrize("rule", CLIPS)
 def test_what_is_within_the_limit_is_left_alone(rule):
     before = gradients(0.01)
