@@ -232,7 +232,7 @@ class Trainer:
             raise
         finally:
             progress.close()
-            self._log.flush()
+            self._log.finish()
         if epochs > initial_epoch:
             self.optimizer.finalize_variable_values(self.model.trainable_variables)
         history.on_train_end(logs)

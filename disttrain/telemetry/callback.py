@@ -114,7 +114,7 @@ class TelemetryCallback(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._after_steps()
         self._log.read(self._observer)
-        self._log.flush()
+        self._log.finish()
         self.model.optimizer.observer = self._observer = None
         vars(self.model).pop("compute_loss", None)
         self.model.train_function = None

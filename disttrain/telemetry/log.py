@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 
 from disttrain.telemetry import recorder
+from disttrain.telemetry.alerts import Alerts, Chunk
 from disttrain.telemetry.noise import NoiseScale
 from disttrain.telemetry.observer import Observer
 from disttrain.telemetry.probe import LOCAL
@@ -52,6 +53,7 @@ class RunLog:
         self._recorder = None
         if self._wanted and replication.is_chief:
             self._recorder = recorder.Recorder(str(logdir))
+        self._alerts = Alerts()
         self._runs = weakref.WeakKeyDictionary()
         self._thinnings = []
         self._timings = collections.deque()
@@ -192,6 +194,7 @@ class RunLog:
         )
         if replicas is not None:
             quantities[:, _NAMES.index("noise_scale")] = run.noise_scales(rows, replicas)
+            replicas = run.replica_columns(replicas)
         counted = np.asarray(rows.histogram_steps).tolist()
         histograms = dict(zip(counted, rows.histograms, strict=True))
         records = []
@@ -201,12 +204,14 @@ class RunLog:
                 metadata.STEPS: (run.steps, quantities[i]),
             }
             if replicas is not None:
-                parts[metadata.REPLICAS] = (run.replicas, run.replica_columns(replicas[i]))
+                parts[metadata.REPLICAS] = (run.replicas, replicas[i])
             if step in histograms:
                 parts[metadata.HISTOGRAMS] = (run.histograms, histograms[step])
             plain = {name: quantities[i, _NAMES.index(name)] for name in self._plain()}
             records.append(recorder.Record(step, walls[i], parts, plain))
         self._recorder.write(records)
+        if run.warns:
+            self._alerts.add(Chunk(run.layers, rows.steps, rows.layers, quantities, replicas))
 
     def _plain(self):
         """Scalars of the next record, in steps that grow: TensorBoard shows about 1000 of them."""
@@ -229,6 +234,11 @@ class RunLog:
         """Hands what was written to the file system."""
         if self._recorder is not None:
             self._recorder.flush()
+
+    def finish(self):
+        """The same at the end of a training, and warns of what is wrong with its last records."""
+        self.flush()
+        self._alerts.finish()
 
 
 class _Run:
@@ -277,6 +287,7 @@ class _Run:
             and not (optimizer.clip is not None and optimizer.clip.before_reduce)
         )
         self._noise = NoiseScale()
+        self.warns = options.warnings
 
     def thin(self, observer, rows, histograms, step):
         """Notes what an execution has recorded, and follows the budget.
@@ -296,8 +307,8 @@ class _Run:
             observer.follow(Plan(every, of_histograms, plan.last))
 
     def replica_columns(self, own):
-        """`[replicas, k]` in the order of the metadata's columns."""
-        return own[:, self._order]
+        """`[..., replicas, k]` in the order of the metadata's columns."""
+        return own[..., self._order]
 
     def noise_scales(self, rows, replicas):
         """The gradient noise scale at each of the rows, `[n]`; NaN where it cannot be told."""

@@ -28,6 +28,8 @@ class Telemetry:
             difference beyond rounding is an error; `None` never compares.
         budget: Bytes that the records of a run may take. A run that would need more is recorded
             ever more seldom.
+        warnings: Whether a training warns of what the health rules find in its last records, of
+            each finding once. Notes, which are no fault, are on the page alone.
 
     Raises:
         ValueError: An attribute is outside of its range.
@@ -40,6 +42,7 @@ class Telemetry:
     per_replica: bool | str = True
     divergence_every: int | None = 1000
     budget: int = 200_000_000
+    warnings: bool = True
 
     def __post_init__(self):
         self._set("every", _whole("every", self.every, "use telemetry=None to record nothing"))
@@ -58,6 +61,10 @@ class Telemetry:
                 f"Telemetry(budget=...) is a number of bytes, 1048576 or more, not {self.budget!r}"
             )
         self._set("budget", int(self.budget))
+        if not isinstance(self.warnings, bool):
+            raise ValueError(
+                f"Telemetry(warnings=...) must be True or False, not {self.warnings!r}"
+            )
 
     def _set(self, name, value):
         # The way of dataclasses that are frozen.

@@ -166,6 +166,20 @@ def test_a_budget_becomes_a_whole_number_of_bytes(value):
     assert (kept, type(kept)) == (int(value), int)
 
 
+# Warnings
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, "no", [], np.bool_(True)], ids=repr)
+def test_warnings_are_wanted_or_not(value):
+    with pytest.raises(ValueError, match=r"warnings=.*must be True or False, not"):
+        Telemetry(warnings=value)
+
+
+def test_a_training_warns_unless_told_otherwise():
+    assert Telemetry().warnings is True
+    assert Telemetry(warnings=False).warnings is False
+
+
 # The object
 
 
