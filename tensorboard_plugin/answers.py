@@ -16,10 +16,25 @@ import json
 import struct
 
 import numpy as np
+from tensorboard import errors
 from tensorboard.backend import json_util
 
 #: Higher levels take several times as long for a few percent.
 COMPRESSION = 1
+
+#: No answer is longer, as it is sent.
+MOST_BYTES = 8_000_000
+
+#: Most numbers in JSON, each of which may take 25 bytes.
+MOST_JSON_NUMBERS = 2**18
+
+#: Letters of a name that an error repeats.
+_SHOWN = 100
+
+
+def shown(name):
+    """A name for an error's sentence, which may be of any length."""
+    return repr(name) if len(name) <= _SHOWN else f"{name[:_SHOWN]!r}..."
 
 
 def from_buckets(header, buckets):
@@ -52,7 +67,16 @@ def to_json(header, arrays, recorded):
         header: JSON values by name; NaN and infinities in it become strings.
         arrays: Float32 arrays by name, all of one shape.
         recorded: Bool array of that shape; where it is false, `null` is written.
+
+    Raises:
+        errors.InvalidArgumentError: The text would be too long.
     """
+    numbers = sum(array.size for array in arrays.values())
+    if numbers > MOST_JSON_NUMBERS:
+        raise errors.InvalidArgumentError(
+            f"{numbers} numbers are more than the {MOST_JSON_NUMBERS} that JSON is written of; ask "
+            "for fewer columns, fewer variables, or format=binary"
+        )
     content = json_util.Cleanse(header)
     for name, array in arrays.items():
         content[name] = _values(array, recorded)

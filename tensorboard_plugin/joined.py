@@ -139,6 +139,13 @@ class Joined:
             to = np.flatnonzero((chosen >= first) & (chosen < last))
             self._rows.append((chosen[to] - first, to))
 
+    def spans(self):
+        """The first and last step of each part's records, `None` for a part without any here."""
+        places = [to for _, to in self._rows]
+        return [
+            (int(self.steps[to[0]]), int(self.steps[to[-1]])) if len(to) else None for to in places
+        ]
+
     def layers(self, statistic, paths):
         """One statistic of some variables, over all parts at once.
 
@@ -220,9 +227,10 @@ class Joined:
             `(part, places, values, recorded)` of each part that has some; what it lacks is NaN and
             not recorded.
         """
-        for part, records, (rows, places) in zip(
-            self._parts, self._records, self._rows, strict=True
-        ):
+        portions = list(zip(self._parts, self._records, self._rows, strict=True))
+        # What is in memory first: in order, each part would push out one that is still to come.
+        portions.sort(key=lambda portion: not portion[1].held())
+        for part, records, (rows, places) in portions:
             matches = [_match(*names) for names in zip(axes(part), wanted, strict=True)]
             sources, targets = zip(*matches, strict=True)
             if not len(rows) or not all(map(len, sources)):

@@ -297,7 +297,11 @@ def decode(content):
         ValueError: The content is not ours, is damaged, or has a newer schema version.
     """
     try:
-        data = json.loads(content)
+        text = content.decode(errors="replace")
+        data = json.loads(text)
+        if "\\ud" in text.lower():
+            # No request could name half a character.
+            data = json.loads(json.dumps(data, ensure_ascii=False).encode(errors="replace"))
         columns = _list(data.get("statistics") or data["quantities"])
         variables = _list(data.get("variables", []))
         version = int(data["version"])

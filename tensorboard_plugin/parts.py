@@ -26,6 +26,9 @@ EVERY_RECORD = 2**31 - 1
 CACHE_BYTES = 2**28
 INDEX_BYTES = 2**26
 
+#: What the provider raises for a tensor that is not what it claims to be.
+_DAMAGE = (ArithmeticError, LookupError, TypeError, ValueError)
+
 #: Metadata that claims more replicas is damaged; the axis would outgrow any answer.
 MAX_REPLICAS = 2**16
 
@@ -74,6 +77,10 @@ class Records:
     values: np.ndarray
     problems: tuple = ()
 
+    def held(self):
+        """Whether the values are in memory: they are here."""
+        return True
+
     def locate(self, rows):
         """Where some records are; see `Opened.locate`."""
         return self.values, rows, np.ones(len(rows), bool)
@@ -90,12 +97,14 @@ class Opened:
         wall_times: `[n]` float64 seconds.
         problems: `Problem`s of the part.
         read: Function without arguments that gives its `Records`.
+        held: Function without arguments that tells whether they are in memory.
     """
 
     steps: np.ndarray
     wall_times: np.ndarray
     problems: tuple
     read: collections.abc.Callable
+    held: collections.abc.Callable
 
     def locate(self, rows):
         """Reads the values, and finds some of the records among them.
@@ -204,7 +213,7 @@ class PartReader:
 
     def read(self, ctx, experiment, run, listed):
         """All `Records` of a `ListedPart`, in the order written."""
-        key, stamp = _key(experiment, run, listed)
+        key, stamp = cache_key(experiment, run, listed)
         records = self._records.get(key, stamp)
         if records is not None:
             return records
@@ -213,14 +222,18 @@ class PartReader:
             records = self._records.get(key, stamp)
             if records is not None:
                 return records
-            answer = self._provider.read_tensors(
-                ctx,
-                experiment_id=experiment,
-                plugin_name=metadata.PLUGIN_NAME,
-                downsample=EVERY_RECORD,
-                run_tag_filter=provider.RunTagFilter(runs=[run], tags=[listed.tag]),
-            )
-            records = _stack(listed, answer.get(run, {}).get(listed.tag, []))
+            try:
+                answer = self._provider.read_tensors(
+                    ctx,
+                    experiment_id=experiment,
+                    plugin_name=metadata.PLUGIN_NAME,
+                    downsample=EVERY_RECORD,
+                    run_tag_filter=provider.RunTagFilter(runs=[run], tags=[listed.tag]),
+                )
+            except _DAMAGE as error:
+                records = _nothing(listed, error)
+            else:
+                records = _stack(listed, answer.get(run, {}).get(listed.tag, []))
             index = (records.steps, records.wall_times, records.problems)
             self._records.put(key, stamp, records, records.values.nbytes)
             self._indices.put(key, stamp, index, records.steps.nbytes + records.wall_times.nbytes)
@@ -228,18 +241,28 @@ class PartReader:
 
     def open(self, ctx, experiment, run, listed):
         """A `ListedPart` as `Opened`; it is read here only if its steps are not known yet."""
-        index = self._indices.get(*_key(experiment, run, listed))
+        index = self._indices.get(*cache_key(experiment, run, listed))
         if index is None:
             records = self.read(ctx, experiment, run, listed)
             index = (records.steps, records.wall_times, records.problems)
-        return Opened(*index, functools.partial(self.read, ctx, experiment, run, listed))
+        key = cache_key(experiment, run, listed)
+        read = functools.partial(self.read, ctx, experiment, run, listed)
+        return Opened(*index, read, lambda: self._records.get(*key) is not None)
 
 
-def _key(experiment, run, listed):
+def cache_key(experiment, run, listed):
     """What a part is cached under, and what differs once it has other records."""
     shape = listed.part.shape(metadata.parse_tag(listed.tag)[0])
     stamp = (listed.max_step, listed.max_wall_time, listed.part.columns, shape)
     return (experiment, run, listed.tag), stamp
+
+
+def _nothing(listed, error):
+    message = f"the records cannot be read, one of them is damaged ({str(error)[:200]!r})"
+    logger.warning("%s: %s", listed.tag, message)
+    values = np.empty((0, *listed.part.shape(metadata.parse_tag(listed.tag)[0])), np.float32)
+    problems = (Problem(listed.tag, message),)
+    return Records(np.empty(0, np.int64), np.empty(0), values, problems)
 
 
 def _stack(listed, data):

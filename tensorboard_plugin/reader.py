@@ -8,13 +8,14 @@ import dataclasses
 
 from tensorboard import errors
 
-from tensorboard_plugin import answers, buckets, joined, metadata, parts
+from tensorboard_plugin import answers, buckets, diagnosis, joined, metadata, optimizer, parts
 
 #: Most columns of any answer: more than a screen has pixels across.
 MAX_COLUMNS = 4096
 
-#: Most cells of any answer, over all rows. A cell takes 16 bytes before compression.
-MAX_CELLS = 2**20
+#: Most cells of any answer, over all rows. A cell takes 16 bytes before compression; the compressed
+#: answer stays below `answers.MOST_BYTES`.
+MAX_CELLS = 2**19
 
 DEFAULT_COLUMNS = 512
 
@@ -25,6 +26,7 @@ class Reader:
     def __init__(self, data_provider):
         self._provider = data_provider
         self._parts = parts.PartReader(data_provider)
+        self._diagnosis = diagnosis.Diagnosis(self._parts)
 
     def runs(self, ctx, experiment):
         """Runs that hold our data, the newest first.
@@ -216,10 +218,39 @@ class Reader:
         summed = buckets.collect(portions, bounds, (replicas, len(names)))
         return answers.from_buckets(header, summed)
 
+    def optimizer(self, ctx, experiment, run):
+        """The optimizers of a run, and what happened to the loss scale and the clip.
+
+        Returns:
+            JSON values: `run`, `optimizers` (`optimizer.switches`), the fields of
+            `optimizer.history`, and `problems`.
+        """
+        listing = self._listing(ctx, experiment, run)
+        steps = _metadata(listing, metadata.STEPS)
+        records, problems = self._join(ctx, experiment, run, listing, metadata.STEPS, None, None)
+        switches = optimizer.switches(steps, records)
+        if not any(part.optimizer for part in steps):
+            # Only the layers' parts name it, which are larger.
+            layers = _metadata(listing, metadata.LAYERS)
+            whole, more = self._join(ctx, experiment, run, listing, metadata.LAYERS, None, None)
+            switches = optimizer.switches(layers, whole)
+            problems += [problem for problem in more if problem not in problems]
+        names = [name for name in optimizer.QUANTITIES if name in joined.merge_columns(steps)]
+        values, _ = records.quantities(names)
+        history = optimizer.history(records.steps, dict(zip(names, values.T, strict=True)))
+        return {"run": run, "optimizers": switches, **history, "problems": problems}
+
+    def health(self, ctx, experiment, run):
+        """What is wrong with a run, worst first; JSON values as of `diagnosis.Diagnosis.of`."""
+        listing = self._listing(ctx, experiment, run)
+        return self._diagnosis.of(ctx, experiment, run, listing)
+
     def _listing(self, ctx, experiment, run):
         listing = parts.list_runs(self._provider, ctx, experiment, [run]).get(run)
         if listing is None:
-            raise errors.NotFoundError(f"no run {run!r} holds disttrain data; see the route `runs`")
+            raise errors.NotFoundError(
+                f"no run {answers.shown(run)} holds disttrain data; see the route `runs`"
+            )
         return listing
 
     def _join(self, ctx, experiment, run, listing, kind, start, end):
@@ -268,7 +299,7 @@ def _described(columns, tag):
 def _known(what, names, known):
     for name in names:
         if name not in known:
-            raise errors.NotFoundError(f"this run has no {what} {name!r}")
+            raise errors.NotFoundError(f"this run has no {what} {answers.shown(name)}")
 
 
 def _bounded(columns, rows):

@@ -132,7 +132,10 @@ def _skipped(evidence):
 
 def _loss(evidence):
     loss = evidence.quantity("loss")
-    bad = np.flatnonzero(~np.isfinite(loss))
+    has_examples = np.isfinite(evidence.quantity("examples_per_second"))
+    # Without its examples nobody knows the loss, as of the rest of an accumulation in Model.fit.
+    known = has_examples | ~has_examples.any()
+    bad = np.flatnonzero(~np.isfinite(loss) & known)
     if not len(bad) or len(bad) == len(loss) or has_loss_scale(evidence):
         return None
     steps = evidence.run.quantities.steps

@@ -50,3 +50,10 @@ export async function askArrays(route, parameters, signal) {
   }
   return header;
 }
+
+/** A file of a route, and the name that the server gives it. */
+export async function askFile(route, parameters) {
+  const response = await ask(route, parameters);
+  const named = /filename="([^"]+)"/.exec(response.headers.get('Content-Disposition') || '');
+  return {blob: await response.blob(), name: named ? named[1] : 'disttrain'};
+}

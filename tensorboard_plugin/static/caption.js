@@ -5,8 +5,11 @@ import {count, whole} from './format.js';
 import {Legend} from './legend.js';
 
 export class Caption {
-  /** @param {function()} onZoomOut Called when all steps are to be shown again. */
-  constructor(onZoomOut) {
+  /**
+   * @param {function()} onZoomOut Called when all steps are to be shown again.
+   * @param {function(boolean)} onAll Called when all groups are to be opened, or collapsed.
+   */
+  constructor(onZoomOut, onAll = () => {}) {
     this.legend = new Legend();
     this.title = element('h1', {});
     this.description = element('p', {class: 'description'});
@@ -14,11 +17,15 @@ export class Caption {
     this.zoomOut = element(
       'button', {class: 'link', type: 'button', hidden: true, onclick: onZoomOut},
       'Show all steps');
+    this.groups = element(
+      'span', {class: 'all-groups', hidden: true},
+      ...[['Expand all groups', true], ['Collapse all', false]].map(([text, open]) => element(
+        'button', {class: 'link', type: 'button', onclick: () => onAll(open)}, text)));
     this.root = element(
       'div', {class: 'caption'},
       element(
         'div', {class: 'words'}, this.title, this.description,
-        element('p', {}, this.summary, ' ', this.zoomOut)),
+        element('p', {}, this.summary, ' ', this.zoomOut, ' ', this.groups)),
       this.legend.root);
   }
 
@@ -27,8 +34,9 @@ export class Caption {
    * @param {StepAxis} axis
    * @param {number} rows How many of the answer's variables are shown.
    * @param {{start: ?number, end: ?number}} zoom
+   * @param {boolean} groups Whether there are any.
    */
-  show(answer, axis, rows, {start, end}) {
+  show(answer, axis, rows, {start, end}, groups = false) {
     const all = answer.variables.length;
     const layers = rows < all ? `${whole(rows)} of ${count(all, 'layer')}` : count(all, 'layer');
     const range = start === null ? '' : ` from ${whole(start)} to ${whole(end)}`;
@@ -36,6 +44,7 @@ export class Caption {
     const mean = axis.bucketed
       ? ` A column is up to ${whole(most)} records, its colour their mean.` : '';
     this.zoomOut.hidden = start === null;
+    this.groups.hidden = !groups;
     this.title.textContent = answer.statistic.label;
     this.description.textContent = answer.statistic.description;
     this.summary.textContent =

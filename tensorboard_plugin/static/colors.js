@@ -41,12 +41,12 @@ export function colorScale(statistic, values) {
   const log = statistic.scale === 'log';
   const place = log ? Math.log10 : (value) => value;
   const usable = log ? (value) => value > 0 && value < Infinity : Number.isFinite;
-  const stride = Math.max(1, Math.floor(values.length / 100000));
-  const sample = [];
+  const stride = Math.max(1, Math.floor(values.length / 30000));
+  const found = [];
   for (let index = 0; index < values.length; index += stride) {
-    if (usable(values[index])) sample.push(place(values[index]));
+    if (usable(values[index])) found.push(place(values[index]));
   }
-  sample.sort((a, b) => a - b);
+  const sample = Float64Array.from(found).sort(); // By value, and faster than an array is.
   let low = sample.length ? sample[Math.floor(0.01 * (sample.length - 1))] : 0;
   let high = sample.length ? sample[Math.ceil(0.99 * (sample.length - 1))] : 1;
   if (log && statistic.target) {

@@ -51,6 +51,8 @@ export function bytes(value) {
 export function ticks(low, high, wanted, integer = false) {
   const rough = (high - low) / Math.max(1, wanted);
   if (!(rough > 0) || !Number.isFinite(rough)) return [low];
+  // So close that a step would be lost in rounding, and no tick ever be the last.
+  if (rough < 1e-12 * Math.max(Math.abs(low), Math.abs(high))) return [low];
   const scale = 10 ** Math.floor(Math.log10(rough));
   let step = [1, 2, 5, 10].map((factor) => factor * scale).find((size) => size >= rough * 0.75);
   if (integer) step = Math.max(1, Math.round(step));

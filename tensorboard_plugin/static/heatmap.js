@@ -1,64 +1,69 @@
 // The heatmap: layers down, recorded steps across, one statistic as colour.
 //
-// Labels are elements, one a row, so that they can be focused and read; cells are one canvas as
-// large as what can be seen, drawn again on every scroll.
+// Labels are elements, so that they can be focused and read; cells are one canvas. Both hold what
+// can be seen, and are made again on every scroll.
 
 import {drawAxis} from './axis.js';
-import {NOT_FINITE, PALETTE, ZERO, rgb} from './colors.js';
-import {CANVAS_FONT, css, element, prepare} from './dom.js';
-import {shorten} from './paths.js';
+import {paintCells} from './heatcells.js';
+import {element} from './dom.js';
+import {summarise} from './groups.js';
+import {LABEL_WIDTH, Labels} from './labels.js';
+import {flatRows} from './tree.js';
+
+export {LABEL_WIDTH};
 
 const ROW_HEIGHT = {least: 16, most: 28};
-const LABEL_FONT = CANVAS_FONT.replace('11px', '12px');
-
-/** Width of the rows' labels, as in the style sheet. */
-export const LABEL_WIDTH = 240;
 const AXIS_HEIGHT = 24;
 
 // A pointer that moves less between press and release has clicked.
 const LEAST_DRAG = 5;
 
-// What a cell shows besides a place on the colour scale.
-const CELL = {missing: -1, notFinite: -2, zero: -3};
-
 export class Heatmap {
   /**
-   * @param {{onHover: function(?{row: number, column: number, x: number, y: number}),
-   *     onSelect: function(number), onZoom: function(number, number)}} listeners Rows are rows
-   *     of the answer; a zoom is from step to step.
+   * @param {{onHover: function(?{row: number, group: ?Group, column: number, x: number,
+   *     y: number}), onSelect: function(number), onToggle: function(Group, boolean),
+   *     onZoom: function(number, number)}} listeners Rows are rows of the answer; a group is to be
+   *     opened or not; a zoom is from step to step.
    */
-  constructor({onHover, onSelect, onZoom}) {
+  constructor({onHover, onSelect, onToggle = () => {}, onZoom}) {
     this.onHover = onHover;
-    this.onSelect = onSelect;
     this.onZoom = onZoom;
-    this.labels = element('div', {class: 'labels', role: 'listbox', aria: {label: 'Layers'}});
+    this.labels = new Labels({
+      onChoose: (place) => onSelect(this.shown[place].row),
+      onToggle: (place) => onToggle(this.shown[place].group, !this.shown[place].open),
+    });
     this.canvas = element('canvas', {class: 'cells'});
     this.cursor = element('div', {class: 'cursor', hidden: true});
     this.marker = element('div', {class: 'row-marker', hidden: true});
     this.range = element('div', {class: 'range', hidden: true});
     this.cells = element(
       'div', {class: 'cells-box'}, this.canvas, this.marker, this.range, this.cursor);
-    this.scroller = element('div', {class: 'heat-scroller'}, this.labels, this.cells);
+    this.scroller = element('div', {class: 'heat-scroller'}, this.labels.root, this.cells);
     this.axisCanvas = element('canvas', {class: 'axis'});
     this.axisRow = element(
       'div', {class: 'axis-row'},
       element('span', {class: 'axis-name'}, 'Step'), this.axisCanvas);
     this.root = element('div', {class: 'heat'}, this.scroller, this.axisRow);
     this.shown = [];
-    this.selected = -1;
+    this.means = new Map();
     this.#listen();
   }
 
-  /** Shows an answer of `heatmap`: `rows` are the answer's rows to show, in order. */
+  /**
+   * Shows an answer of `heatmap`.
+   * @param {object} answer
+   * @param {StepAxis} axis
+   * @param {object} scale Of `colorScale`.
+   * @param {Array<Row|number>} rows In order: rows of `tree.js`, or numbers of the answer's rows.
+   */
   show(answer, axis, scale, rows) {
-    this.answer = answer;
-    this.axis = axis;
-    this.scale = scale;
-    this.shown = rows;
-    const paths = JSON.stringify(rows.map((row) => [row, answer.variables[row]]));
-    if (paths !== this.paths) this.#label(); // Kept otherwise, with what is focused.
-    this.paths = paths;
-    this.#mark();
+    if (answer !== this.answer) this.means.clear();
+    Object.assign(this, {answer, axis, scale});
+    this.shown = rows.length && typeof rows[0] === 'number' ? flatRows(rows) : rows;
+    const labels = JSON.stringify(this.shown.map(({row, group, open, level}) =>
+      [group ? group.prefix : answer.variables[row], row, open, level]));
+    if (labels !== this.shownLabels) this.labels.show(this.shown, answer.variables);
+    this.shownLabels = labels; // Kept otherwise, with what is focused.
   }
 
   /** Fits the rows into a height and draws. */
@@ -71,44 +76,27 @@ export class Heatmap {
     const whole = Math.max(3, Math.floor(room / this.rowHeight));
     this.viewHeight = this.rowHeight * Math.min(rows, whole);
     this.scroller.style.height = `${this.viewHeight}px`;
-    this.width = Math.max(50, this.scroller.clientWidth - this.labels.offsetWidth);
+    this.labels.layout(this.rowHeight, this.scroller.scrollTop, this.viewHeight);
+    this.width = Math.max(50, this.scroller.clientWidth - LABEL_WIDTH);
     this.gutter = this.scroller.offsetWidth - this.scroller.clientWidth;
     this.draw();
   }
 
+  /** How many rows fit into a height. */
+  static fitting(height) {
+    return Math.max(3, Math.floor((height - AXIS_HEIGHT) / ROW_HEIGHT.least));
+  }
+
   /** Left and right of the cells inside the heatmap, in CSS pixels. */
   get insets() {
-    return {left: this.labels.offsetWidth, right: this.gutter};
+    return {left: LABEL_WIDTH, right: this.gutter};
   }
 
   /** Draws cells and axis with the theme's colours. */
   draw() {
     if (!this.answer || !this.width) return;
     drawAxis(this.axisCanvas, this.axis, this.width, AXIS_HEIGHT);
-    const context = prepare(this.canvas, this.width, this.viewHeight);
-    const first = Math.floor(this.scroller.scrollTop / this.rowHeight);
-    const rows = Math.min(
-      this.shown.length - first, Math.ceil(this.viewHeight / this.rowHeight) + 1);
-    if (rows <= 0 || !this.axis.columns) return;
-    const pixels = this.canvas.width;
-    const picture = new OffscreenCanvas(pixels, rows);
-    const painter = picture.getContext('2d');
-    const image = painter.createImageData(pixels, rows);
-    const spans = this.#spans(pixels);
-    for (let row = 0; row < rows; row += 1) {
-      this.#paint(image.data, row * pixels * 4, this.shown[first + row], spans, pixels);
-    }
-    painter.putImageData(image, 0, 0);
-    const top = first * this.rowHeight - this.scroller.scrollTop;
-    context.imageSmoothingEnabled = false;
-    context.fillStyle = this.#hatch(context);
-    context.fillRect(0, 0, this.width, this.viewHeight);
-    context.drawImage(picture, 0, top, this.width, rows * this.rowHeight);
-    context.fillStyle = css('--page');
-    for (let row = 0; row <= rows; row += 1) {
-      context.fillRect(0, top + row * this.rowHeight - 1, this.width, 1);
-    }
-    this.#cross(context, first, rows, top);
+    this.#drawCells();
   }
 
   /** Puts the vertical cursor at a step, or takes it away. */
@@ -120,31 +108,42 @@ export class Heatmap {
 
   /** Marks a row of the answer as the one whose lines are open; -1 for none. */
   select(row) {
-    this.selected = row;
-    this.#mark();
+    this.labels.select(row);
   }
 
-  /** What one cell is: a shade of the palette, or one of `CELL`. */
-  cell(row, column) {
-    const at = row * this.axis.columns + column;
-    if (this.answer.nonfinite.values[at] > 0) return CELL.notFinite;
-    const value = this.answer.mean.values[at];
-    if (Number.isNaN(value)) return CELL.missing;
-    if (this.scale.log && value <= 0) return CELL.zero;
-    return this.scale.shade(value);
+  /** Brings a row of the answer into sight, and gives it the focus if so wanted. */
+  reveal(row, focus = false) {
+    const place = this.shown.findIndex((one) => one.row === row && !one.group);
+    if (place < 0) return;
+    if (focus) this.labels.focus(place);
+    const {scroller, rowHeight, viewHeight} = this;
+    const top = place * rowHeight;
+    if (top < scroller.scrollTop || top + rowHeight > scroller.scrollTop + viewHeight) {
+      scroller.scrollTop = top - Math.floor(viewHeight / 2);
+    }
   }
 
-  /** Which kinds of cells off the colour scale there are, in any row. */
-  kinds() {
-    const found = {zero: false, notFinite: false, missing: false};
-    for (let row = 0; row < this.answer.variables.length; row += 1) {
-      for (let column = 0; column < this.axis.columns; column += 1) {
-        const cell = this.cell(row, column);
-        if (cell >= 0) continue;
-        found.zero ||= cell === CELL.zero;
-        found.notFinite ||= cell === CELL.notFinite;
-        found.missing ||= cell === CELL.missing;
-      }
+  #drawCells() {
+    const {rowHeight, viewHeight: height, width} = this;
+    const {scrollTop} = this.scroller;
+    const first = Math.floor(scrollTop / rowHeight);
+    const end = Math.min(this.shown.length, first + Math.ceil(height / rowHeight) + 1);
+    const sources = this.shown.slice(first, end).map((row) => this.#source(row));
+    const box = {width, height, top: first * rowHeight - scrollTop, rowHeight};
+    paintCells(this.canvas, box, sources, this.axis, this.scale);
+  }
+
+  // An open group's row is empty: its members follow.
+  #source({row, group, open}) {
+    if (open) return null;
+    if (!group) {
+      const {mean, nonfinite} = this.answer;
+      return {mean: mean.values, nonfinite: nonfinite.values, from: row * this.axis.columns};
+    }
+    let found = this.means.get(group);
+    if (!found) {
+      found = {...summarise(this.answer, group.rows), from: 0};
+      this.means.set(group, found);
     }
     return found;
   }
@@ -153,131 +152,8 @@ export class Heatmap {
     return ((step - this.axis.low) / (this.axis.high - this.axis.low)) * this.width;
   }
 
-  // First and last column under each device pixel. Several can meet under one where records are
-  // spaced unevenly; then a cell that is not finite wins.
-  #spans(pixels) {
-    const {axis} = this;
-    const spans = new Int32Array(pixels * 2);
-    const size = (axis.high - axis.low) / pixels;
-    for (let pixel = 0; pixel < pixels; pixel += 1) {
-      const middle = axis.columnAt(axis.low + (pixel + 0.5) * size);
-      const begins = axis.columnAt(axis.low + pixel * size);
-      spans[2 * pixel] = begins < middle - 1 ? begins + 1 : middle;
-      spans[2 * pixel + 1] = middle;
-    }
-    return spans;
-  }
-
-  #paint(data, offset, row, spans, pixels) {
-    let previous = -1;
-    let cell = CELL.missing;
-    for (let pixel = 0; pixel < pixels; pixel += 1) {
-      const last = spans[2 * pixel + 1];
-      if (last !== previous) {
-        cell = this.cell(row, last);
-        for (let column = spans[2 * pixel]; column < last; column += 1) {
-          if (this.cell(row, column) === CELL.notFinite) cell = CELL.notFinite;
-        }
-        previous = last;
-      }
-      if (cell === CELL.missing) continue;
-      const color = cell >= 0 ? PALETTE[cell] : cell === CELL.zero ? ZERO : NOT_FINITE;
-      const at = offset + pixel * 4;
-      [data[at], data[at + 1], data[at + 2]] = color;
-      data[at + 3] = 255;
-    }
-  }
-
-  // A second sign beside colour, where there is room: a cross on cells that are not finite.
-  #cross(context, first, rows, top) {
-    if (this.width / this.axis.columns < 7) return;
-    const half = 2.5;
-    context.strokeStyle = rgb([255, 255, 255]);
-    context.lineWidth = 1.25;
-    context.beginPath();
-    for (let row = 0; row < rows; row += 1) {
-      for (let column = 0; column < this.axis.columns; column += 1) {
-        if (this.cell(this.shown[first + row], column) !== CELL.notFinite) continue;
-        const x = this.#x((this.axis.edges[column] + this.axis.edges[column + 1]) / 2);
-        const y = top + (row + 0.5) * this.rowHeight - 0.5;
-        context.moveTo(x - half, y - half);
-        context.lineTo(x + half, y + half);
-        context.moveTo(x + half, y - half);
-        context.lineTo(x - half, y + half);
-      }
-    }
-    context.stroke();
-  }
-
-  #hatch(context) {
-    const tile = new OffscreenCanvas(6, 6);
-    const painter = tile.getContext('2d');
-    painter.fillStyle = css('--missing');
-    painter.fillRect(0, 0, 6, 6);
-    painter.strokeStyle = css('--missing-line');
-    for (const shift of [-6, 0, 6]) {
-      painter.moveTo(shift, 6);
-      painter.lineTo(shift + 6, 0);
-    }
-    painter.stroke();
-    return context.createPattern(tile, 'repeat');
-  }
-
-  #label() {
-    const focused = this.labels.contains(document.activeElement);
-    const context = this.canvas.getContext('2d');
-    context.font = LABEL_FONT;
-    const fits = (text) => context.measureText(text).width <= LABEL_WIDTH - 18;
-    const short = shorten(this.shown.map((row) => this.answer.variables[row]), fits);
-    this.labels.replaceChildren(...this.shown.map((row, place) => {
-      const path = this.answer.variables[row];
-      const [start, end] = short[place];
-      return element(
-        'div',
-        {class: 'row', role: 'option', tabIndex: place ? -1 : 0, title: path,
-          aria: {label: path}, dataset: {row}},
-        element('span', {class: 'path-start'}, start),
-        element('span', {class: 'path-end'}, end));
-    }));
-    if (focused && this.labels.firstChild) this.labels.firstChild.focus();
-  }
-
-  #mark() {
-    for (const label of this.labels.children) {
-      const chosen = Number(label.dataset.row) === this.selected;
-      label.classList.toggle('selected', chosen);
-      label.setAttribute('aria-selected', chosen);
-    }
-  }
-
-  #focus(place) {
-    const label = this.labels.children[place];
-    if (!label) return;
-    for (const other of this.labels.children) other.tabIndex = -1;
-    label.tabIndex = 0;
-    label.focus({preventScroll: true});
-    label.scrollIntoView({block: 'nearest'});
-  }
-
   #listen() {
-    this.scroller.addEventListener('scroll', () => this.draw(), {passive: true});
-    this.labels.addEventListener('click', (event) => {
-      const label = event.target.closest('.row');
-      if (label) this.#choose([...this.labels.children].indexOf(label));
-    });
-    this.labels.addEventListener('keydown', (event) => {
-      const place = [...this.labels.children].indexOf(document.activeElement);
-      const page = Math.max(1, Math.floor(this.viewHeight / this.rowHeight) - 1);
-      const last = this.shown.length - 1;
-      const goes = {
-        ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: last,
-        PageDown: Math.min(last, place + page), PageUp: Math.max(0, place - page),
-      };
-      if (event.key in goes) this.#focus(goes[event.key]);
-      else if (event.key === 'Enter' || event.key === ' ') this.#choose(place);
-      else return;
-      event.preventDefault();
-    });
+    this.scroller.addEventListener('scroll', () => this.#scrolled(), {passive: true});
     this.#listenToDrags();
     this.cells.addEventListener('mousemove', (event) => this.#hover(event));
     this.cells.addEventListener('mouseleave', () => {
@@ -309,7 +185,7 @@ export class Heatmap {
       from = null;
       this.range.hidden = true;
       if (dragged) this.onZoom(this.#step(low), this.#step(high));
-      else if (place >= 0) this.#choose(place);
+      else if (place >= 0) this.labels.act(place);
     });
     this.cells.addEventListener('pointercancel', () => {
       from = null;
@@ -326,13 +202,20 @@ export class Heatmap {
     return this.axis.low + (x / this.width) * (this.axis.high - this.axis.low);
   }
 
-  #choose(place) {
-    this.#focus(place);
-    this.onSelect(this.shown[place]);
+  // Once a frame, however many times the browser tells of it.
+  #scrolled() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = null;
+      if (!this.answer || !this.width) return;
+      this.labels.layout(this.rowHeight, this.scroller.scrollTop, this.viewHeight);
+      this.#drawCells();
+    });
   }
 
   #placeAt(event) {
-    const y = event.clientY - this.canvas.getBoundingClientRect().top + this.scroller.scrollTop;
+    // Some events come in whole pixels; all of one point must mean one row.
+    const y = Math.floor(event.clientY) - this.canvas.getBoundingClientRect().top + this.scroller.scrollTop;
     const place = Math.floor(y / this.rowHeight);
     return place >= 0 && place < this.shown.length ? place : -1;
   }
@@ -346,6 +229,7 @@ export class Heatmap {
       return;
     }
     this.marker.style.top = `${place * this.rowHeight - this.scroller.scrollTop}px`;
-    this.onHover({row: this.shown[place], column, x: event.clientX, y: event.clientY});
+    const {row, group} = this.shown[place];
+    this.onHover({row, group, column, x: event.clientX, y: event.clientY});
   }
 }

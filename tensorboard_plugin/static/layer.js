@@ -4,6 +4,7 @@ import {StepAxis} from './axis.js';
 import {element} from './dom.js';
 import {bytes, exact, number, whole} from './format.js';
 import {Line} from './lines.js';
+import {pinButton} from './pins.js';
 
 // The first lines answer "does it learn at a sound pace?"; the rest follow in the run's order.
 const FIRST = ['update_ratio', 'gradient_norm', 'update_norm', 'weight_norm'];
@@ -23,17 +24,21 @@ export class LayerPanel {
    * @param {{onClose: function(), onCursor: function(?number), onZoom: function(number, number)}}
    *     listeners
    */
-  constructor({onClose, ...listeners}) {
+  constructor({page, onClose, ...listeners}) {
+    this.page = page;
     this.listeners = listeners;
     this.title = element('h2', {});
     this.facts = element('p', {class: 'facts'});
     this.body = element('div', {class: 'layer-lines'});
+    const more = element(
+      'button', {class: 'link', type: 'button',
+        onclick: () => page.change({view: 'layers', layers: [this.path]})}, 'Open in Layers');
     const close = element(
       'button', {class: 'close', type: 'button', title: 'Close (Escape)',
         aria: {label: 'Close the layer'}, onclick: onClose}, '×');
     this.root = element(
       'aside', {class: 'layer', hidden: true, aria: {label: 'Layer'}},
-      element('header', {}, this.title, close), this.facts, this.body);
+      element('header', {}, this.title, close), this.facts, more, this.body);
     this.root.addEventListener('keydown', (event) => {
       if (event.key === 'Escape') onClose();
     });
@@ -83,7 +88,9 @@ export class LayerPanel {
         'section', {class: 'layer-line', dataset: {statistic: statistic.name}},
         element(
           'div', {class: 'heading', title: statistic.description},
-          element('span', {class: 'name'}, statistic.label), value),
+          element('span', {class: 'name'}, statistic.label), value,
+          pinButton(
+            this.page, this.path, statistic.name, `${statistic.label} of ${this.path}`)),
         plot));
       const line = new Line(plot, {showSteps: true, ...this.listeners});
       line.show(axis, statistic, values, range);

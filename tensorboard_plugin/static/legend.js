@@ -16,7 +16,8 @@ export class Legend {
   }
 
   /**
-   * @param {object} scale What `colorScale` gave.
+   * @param {object} scale What `colorScale` gave; another one brings `palette`, `ticks` and
+   *     `notFinite` of its own.
    * @param {object} statistic
    * @param {{zero: boolean, notFinite: boolean, missing: boolean}} present Which there are.
    */
@@ -24,7 +25,7 @@ export class Legend {
     this.scale = scale;
     const swatches = [
       present.zero && ['zero', 'Exactly 0', rgb(ZERO)],
-      present.notFinite && ['not-finite', 'NaN or infinite', rgb(NOT_FINITE)],
+      present.notFinite && ['not-finite', 'NaN or infinite', rgb(scale.notFinite || NOT_FINITE)],
       present.missing && ['missing', 'Not recorded', null],
     ].filter(Boolean);
     this.swatches.replaceChildren(...swatches.map(([name, text, color]) => {
@@ -41,17 +42,18 @@ export class Legend {
   draw() {
     if (!this.scale) return;
     const context = prepare(this.canvas, WIDTH, HEIGHT);
+    const palette = this.scale.palette || PALETTE;
     const width = WIDTH - 2 * BAR.left;
     const bottom = BAR.top + BAR.height;
     const at = (value) => BAR.left + this.scale.place(value) * width;
     for (let x = 0; x < width; x += 1) {
-      context.fillStyle = rgb(PALETTE[Math.round((x / (width - 1)) * (PALETTE.length - 1))]);
+      context.fillStyle = rgb(palette[Math.round((x / (width - 1)) * (palette.length - 1))]);
       context.fillRect(BAR.left + x, BAR.top, 1, BAR.height);
     }
     context.font = CANVAS_FONT;
     context.textAlign = 'center';
     context.textBaseline = 'top';
-    for (const {value, label} of legendTicks(this.scale)) {
+    for (const {value, label} of this.scale.ticks || legendTicks(this.scale)) {
       const x = Math.round(at(value)) + 0.5;
       context.strokeStyle = css('--strong-line');
       context.beginPath();

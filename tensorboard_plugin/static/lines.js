@@ -197,7 +197,9 @@ export class Line {
 
 function padded(plot, low, high) {
   if (low === null || low === undefined) return [0, 1];
-  const room = high > low ? 0.06 * (high - low) : 0.05 * (Math.abs(high) || 1);
+  // Below float32's own rounding there is no difference to be seen.
+  const differ = high - low > 1e-9 * Math.max(Math.abs(low), Math.abs(high));
+  const room = differ ? 0.06 * (high - low) : 0.05 * (Math.abs(high) || 1);
   const least = low >= 0 && low - room < 0 ? 0 : low - room;
   return [least, high + room];
 }
@@ -234,3 +236,6 @@ function label(value, log) {
   const decade = log && Math.abs(exponent - Math.round(exponent)) < 1e-9;
   return decade && Math.abs(exponent) > 1.5 ? power(Math.round(exponent)) : number(value, 4);
 }
+
+// For charts of several lines.
+export {label as axisLabel, numbers as axisNumbers, padded, paddedLog, points, spansDecade};

@@ -2,9 +2,10 @@
 
 import {count} from './format.js';
 import {element} from './dom.js';
+import {brief} from './paths.js';
 
 /** A centred message: heading, paragraphs, an optional snippet of code and button. */
-function message(kind, heading, paragraphs, {code = null, after = null, button = null} = {}) {
+export function message(kind, heading, paragraphs, {code = null, after = null, button = null} = {}) {
   return element(
     'div', {class: `message ${kind}`, role: kind === 'error' ? 'alert' : 'status'},
     element('h2', {}, heading),
@@ -44,7 +45,7 @@ export function noRecordsMessage(problems) {
 export function noMatchMessage(text) {
   return message(
     'empty', 'No layer matches the filter',
-    [`No variable’s path contains “${text}”. Clear the filter to see all layers.`]);
+    [`No variable’s path matches “${brief(text)}”. Clear the filter to see all layers.`]);
 }
 
 export function errorMessage(error, retry) {

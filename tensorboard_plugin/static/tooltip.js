@@ -2,6 +2,7 @@
 
 import {element} from './dom.js';
 import {count, exact} from './format.js';
+import {brief} from './paths.js';
 
 export class Tooltip {
   constructor() {
@@ -28,10 +29,15 @@ export class Tooltip {
       lines.push(['Minimum', exact(value('minimum'))], ['Maximum', exact(value('maximum'))]);
       if (value('nonfinite')) lines.push(['Not finite', count(value('nonfinite'), 'record')]);
     }
-    this.root.replaceChildren(
-      element('div', {class: 'tooltip-title'}, answer.variables[row]),
+    this.place(
+      x, y, element('div', {class: 'tooltip-title'}, brief(answer.variables[row])),
       element('dl', {}, ...lines.flatMap(([name, text]) =>
         [element('dt', {}, name), element('dd', {}, text)])));
+  }
+
+  /** Shows nodes at a point of the page. */
+  place(x, y, ...nodes) {
+    this.root.replaceChildren(...nodes);
     this.root.hidden = false;
     const {offsetWidth: width, offsetHeight: height} = this.root;
     const left = x + 16 + width > window.innerWidth ? x - 16 - width : x + 16;

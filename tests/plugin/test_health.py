@@ -203,6 +203,14 @@ def test_a_variable_that_is_not_trained_needs_no_gradient():
     assert training.findings() == []
 
 
+def test_a_loss_that_nobody_knows_is_no_finding():
+    """As of the rest of an accumulation that `Model.fit` applies at the end of an epoch."""
+    training = Training()
+    for name in ("loss", "examples_per_second"):
+        training.quantity(name)[99::100] = np.nan
+    assert training.findings() == []
+
+
 def test_one_gradient_is_enough_to_be_reached_by_the_loss():
     training = Training()
     norms = training.layer("gradient_norm", KERNEL)

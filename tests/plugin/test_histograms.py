@@ -160,9 +160,9 @@ def test_too_many_cells_are_refused_with_what_would_do():
     names = [f"v{index}" for index in range(100)]
     part = histograms_part([variable(name) for name in names])
     _add(memory, 0, part, _filled(part, [0], lambda _: 1))
-    with pytest.raises(errors.InvalidArgumentError, match="at most 104 columns"):
-        _ask(memory, names, columns=105)
-    assert _ask(memory, names, columns=104)[1]["mean"].shape == (100, 1, 100)
+    with pytest.raises(errors.InvalidArgumentError, match="at most 52 columns"):
+        _ask(memory, names, columns=53)
+    assert _ask(memory, names, columns=52)[1]["mean"].shape == (100, 1, 100)
     assert memory.reads == ["disttrain/histograms/0"]
 
 

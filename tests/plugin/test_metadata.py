@@ -180,3 +180,14 @@ def test_every_column_is_described(tag, statistics):
         assert statistic.label
         assert statistic.description.endswith(".")
         assert statistic.scale in ("log", "linear")
+
+
+@pytest.mark.parametrize("half", [b"\\ud800", b"\\uDFFF", b"\xed\xa0\x80"])
+def test_half_a_character_becomes_one_that_a_request_can_name(half):
+    content = b'{"version": 1, "statistics": ["a%b"], "variables": [{"path": "%b/k"}]}'
+    part = metadata.decode(content % (half, half))
+    for name in (part.columns[0], part.variables[0]["path"]):
+        assert name.encode().decode() == name
+    assert part.columns[0].startswith("a")
+    whole = metadata.decode(content % (b"\\ud83d\\ude00", b"\xc3\xbc"))
+    assert (whole.columns, whole.variables[0]["path"]) == (("a\U0001f600",), "ü/k")

@@ -1,7 +1,10 @@
 """Every route, asked of a running TensorBoard with the Rust and with the Python reader."""
 
+import csv
 import gzip
+import io
 import json
+import os
 import re
 import urllib.request
 
@@ -23,6 +26,8 @@ ROUTES = {
     "histograms": {"run": "plain", "variable": "logits/kernel", "quantity": "gradient"},
     "steps": {"run": "plain"},
     "replicas": {"run": "plain"},
+    "health": {"run": "plain"},
+    "export": {"run": "plain", "what": "heatmap", "statistic": "update_ratio"},
 }
 
 PATHS = [path for path, _ in transformer(1)]
@@ -141,6 +146,38 @@ def test_steps_answers_the_loss(server):
     assert answer["mean"][place] == [0.5] * 6
 
 
+def test_health_says_what_is_wrong_and_where(server):
+    answer = server.json("health", run="plain")
+    assert (answer["records"], answer["looked_at"]) == (PLAIN_RECORDS, PLAIN_RECORDS)
+    found = {finding["rule"]: finding for finding in answer["findings"]}
+    link = found["not_finite"]["link"]
+    assert link["variable"] == "transformer/block_0/attention/output/kernel"
+    assert link["start"] < 1700 < 1720 < link["end"]
+    assert {"message", "why", "advice", "severity"} <= set(found["not_finite"])
+    damaged = server.json("health", run="damaged")
+    assert [problem["tag"] for problem in damaged["problems"]] == ["disttrain/layers/1"]
+    assert server.json("health", run="hopeless")["records"] == 0
+    assert server.json("health", run=HOSTILE_RUN)["run"] == HOSTILE_RUN
+
+
+@pytest.mark.parametrize("what", ["heatmap", "series", "steps", "replicas", "histograms"])
+def test_what_is_seen_can_be_kept_as_a_file(server, what):
+    asked = ROUTES[what] | {"columns": 7, "start": 100, "end": 1500}
+    shown = server.json(what, **asked)
+    status, headers, body = server.get("export", what=what, **asked)
+    assert (status, headers["Content-Type"]) == (200, "text/csv; charset=utf-8")
+    named = asked.get("statistic") or asked.get("quantity")
+    name = "-".join(filter(None, ["disttrain-plain", what, named]))
+    assert headers["Content-Disposition"] == f'attachment; filename="{name}.csv"'
+    rows = list(csv.DictReader(io.StringIO(body.decode(), newline="")))
+    assert len(rows) == np.size(shown["mean"]) / (100 if what == "histograms" else 1)
+    assert [int(row["first_step"]) for row in rows[:7]] == shown["first_step"]
+    status, headers, body = server.get("export", what=what, **asked, format="json")
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert headers["Content-Disposition"] == f'attachment; filename="{name}.json"'
+    assert json.loads(body) == shown
+
+
 def test_a_damaged_part_is_reported_beside_the_others(server):
     answer = server.json("heatmap", run="damaged", statistic="weight_norm")
     assert answer["mean"] == [[0, 1, 2, 6, 7, 8]]
@@ -210,6 +247,19 @@ def test_a_damaged_part_is_reported_beside_the_others(server):
         (400, "histograms", {"end": "now"}),
         (400, "histograms", {"start": 5, "end": 4}),
         (400, "histograms", {"format": "xml"}),
+        (404, "health", {"run": "none"}),
+        (400, "health", {"run": []}),
+        (400, "health", {"run": ["plain", "plain"]}),
+        (404, "export", {"run": "none"}),
+        (404, "export", {"statistic": "none"}),
+        (400, "export", {"what": []}),
+        (400, "export", {"what": "runs"}),
+        (400, "export", {"what": "x" * 5000}),
+        (400, "export", {"what": "series"}),
+        (400, "export", {"format": "xml"}),
+        (400, "export", {"columns": "0"}),
+        (404, "heatmap", {"run": "x" * 5000}),
+        (404, "series", {"variable": "x" * 5000}),
         *[(404, "heatmap", {"run": text}) for text in HOSTILE[1:]],
         *[(404, "heatmap", {"statistic": text}) for text in HOSTILE],
         *[(404, "series", {"variable": text}) for text in HOSTILE],
@@ -293,7 +343,9 @@ def test_the_page_takes_nothing_from_outside():
     for name in plugin.STATIC_FILES:
         text = (plugin.STATIC / name).read_text()
         for imported in re.findall(r"^(?:import|export)\b[^;]*?from\s+'([^']+)'", text, re.M):
-            assert imported.startswith("./"), (name, imported)
+            assert imported.startswith(("./", "../")), (name, imported)
+            target = os.path.normpath(os.path.join(os.path.dirname(name), imported))
+            assert target in plugin.STATIC_FILES, (name, imported)
         assert not re.search(r"\bimport\(|url\(|@import", text), name
 
 

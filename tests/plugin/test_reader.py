@@ -293,9 +293,9 @@ def test_too_many_cells_are_refused_with_what_would_do():
     memory = MemoryProvider()
     part = layers_part([variable(f"v{index}") for index in range(1000)])
     _add_layers(memory, 0, part, _layers(part, [0], lambda _: 1))
-    with pytest.raises(errors.InvalidArgumentError, match="at most 1048 columns"):
-        _heatmap(memory, columns=1049)
-    assert len(_heatmap(memory, columns=1048)["mean"]) == 1000
+    with pytest.raises(errors.InvalidArgumentError, match="at most 524 columns"):
+        _heatmap(memory, columns=525)
+    assert len(_heatmap(memory, columns=524)["mean"]) == 1000
 
 
 def test_series_is_the_heatmap_of_its_rows():

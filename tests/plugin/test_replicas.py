@@ -126,9 +126,9 @@ def test_too_many_cells_are_refused_with_what_would_do():
     memory = MemoryProvider()
     part = replicas_part(64, [f"v{index}" for index in range(60)])
     _add(memory, 0, part, [0])
-    with pytest.raises(errors.InvalidArgumentError, match="at most 256 columns"):
-        _ask(memory, columns=257)
-    assert _ask(memory, columns=256)[1]["mean"].shape == (64, 64, 1)
+    with pytest.raises(errors.InvalidArgumentError, match="at most 128 columns"):
+        _ask(memory, columns=129)
+    assert _ask(memory, columns=128)[1]["mean"].shape == (64, 64, 1)
     assert _ask(memory, ["loss"], 4096)[1]["mean"].shape == (64, 1, 1)
     _add(memory, 1, replicas_part(parts.MAX_REPLICAS, [f"v{index}" for index in range(60)]), [])
     with pytest.raises(errors.InvalidArgumentError, match="fewer variables or quantities"):
