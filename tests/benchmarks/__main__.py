@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import rich.console
 
 from disttrain.examples import common
-from tests.benchmarks import harness, report, telemetry
+from tests.benchmarks import harness, page, report, telemetry
 
 #: Name to a function of `harness.Settings` that yields `report.Figure`s. What stands before the
 #: dash of a name is a name, too: that of all of them.
@@ -22,6 +22,8 @@ BENCHMARKS = {
     "telemetry-speed": telemetry.speed,
     "telemetry-bytes": telemetry.file_bytes,
     "telemetry-memory": telemetry.peak_memory,
+    "page-large": page.page,
+    "page-start": page.start,
 }
 
 

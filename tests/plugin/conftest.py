@@ -128,9 +128,9 @@ class Server:
         assert status == 200, body
         return json.loads(body)
 
-    def wait_for(self, run, step):
+    def wait_for(self, run, step, seconds=LOAD_SECONDS):
         """Waits until TensorBoard has read a run up to a step."""
-        end = time.monotonic() + LOAD_SECONDS
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             if any(r["name"] == run and r["last_step"] >= step for r in self.json("runs")["runs"]):
                 return

@@ -101,6 +101,8 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logdir")
     parser.add_argument("output")
+    parser.add_argument("--view", help="name of the view to open, such as layers")
+    parser.add_argument("--run", help="name of the run to choose")
     parser.add_argument("--layer", help="path of a variable whose lines to open")
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--width", type=int, default=1280)
@@ -119,6 +121,12 @@ def main(arguments=None):
         page.goto(f"{address}{suffix}#disttrain")
         frame = plugin_frame(page)
         wait_until_ready(frame)
+        if options.run:
+            frame.locator("select.run").select_option(options.run)
+            wait_until_ready(frame)
+        if options.view:
+            frame.locator(f"#tab-{options.view}").click()
+            wait_until_ready(frame)
         if options.layer:
             open_layer(frame, options.layer)
         error = frame.evaluate("() => window.disttrainState.error")

@@ -172,7 +172,7 @@ def test_a_drag_zooms_and_a_button_shows_all_steps_again(opened, plot):
     assert (state["start"], state["layer"]) == (1500, None)
     assert 1780 <= state["end"] <= 1810
     assert state["columns"] == (state["end"] - 1500) / 10 + 1
-    assert "from 1,500 to 1," in opened.frame.locator(".summary").inner_text()
+    assert "from 1,500 to 1," in opened.frame.locator(".overview .summary").inner_text()
     opened.frame.get_by_role("button", name="Show all steps").click()
     screenshot.wait_until_ready(opened.frame)
     assert opened.state["columns"] == PLAIN_RECORDS
