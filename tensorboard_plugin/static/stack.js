@@ -56,21 +56,21 @@ export class Stack {
   /**
    * @param {StepAxis} axis Shared by all charts.
    * @param {Array<{name: string, label: string, description: string, height: number,
-   *     make: function(Element): object, readout: function(?number): Node[]}>} rows Each makes its
-   *     chart (with `show`, `setCursor`, `draw`, `resize` and `destroy`) in the box for it;
-   *     `readout` says its numbers in a column, or the last ones where that is null.
+   *     make: function(Element): object, readout: function(?number): Node[], pin: ?Element}>} rows
+   *     Each makes its chart (with `show`, `setCursor`, `draw`, `resize` and `destroy`) in the box
+   *     for it; `readout` says its numbers in a column, or the last ones where that is null.
    */
   show(axis, rows) {
     this.clear();
     this.axis = axis;
-    for (const {name, label, description, height, make, readout} of rows) {
+    for (const {name, label, description, height, make, readout, pin = null} of rows) {
       const value = element('div', {class: 'value'});
       const plot = element('div', {class: 'plot'});
       const row = element(
         'section', {class: height > TALL ? 'stack-row tall' : 'stack-row',
           dataset: {quantity: name}, aria: {label}},
         element('div', {class: 'heading', title: description},
-          element('div', {class: 'name'}, label), value),
+          element('div', {class: 'name'}, label), value, pin),
         plot);
       row.style.height = `${height}px`;
       this.rows.append(row);

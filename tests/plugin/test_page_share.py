@@ -119,6 +119,18 @@ def test_a_pinned_chart_stays_in_every_view_and_in_the_address(tab):
     assert pins(tab) == []
 
 
+def test_a_line_of_the_whole_run_is_pinned_from_the_optimizer(tab):
+    tab.frame.get_by_role("tab", name="Optimizer").click()
+    screenshot.wait_until_ready(tab.frame)
+    tab.frame.get_by_role("button", name="Pin Loss of the run").click()
+    chart = tab.frame.locator(".pinned")
+    chart.locator("canvas").wait_for()
+    assert pins(tab) == [[None, "loss"]]
+    assert chart.locator(".of").inner_text() == "whole run"
+    tab.choose("run", "damaged")
+    assert "Not recorded in this run" in chart.inner_text()
+
+
 def test_hostile_names_are_pinned_as_text(tab):
     tab.choose("run", HOSTILE_RUN)
     path = HOSTILE[0]

@@ -7,6 +7,7 @@ import {element} from '../dom.js';
 import {EventLine, GLYPHS} from '../eventline.js';
 import {count, exact, number, whole} from '../format.js';
 import {MemoryTable, percent} from '../memorytable.js';
+import {pinButton} from '../pins.js';
 import {Stack, rowOf, wantedColumns} from '../stack.js';
 import {View} from './view.js';
 
@@ -150,6 +151,7 @@ export class Optimizer extends View {
     return {
       name: quantity.name, label: unitsOf(quantity), description: quantity.description,
       height: CHART_HEIGHT,
+      pin: pinButton(this.page, null, quantity.name, `${quantity.label} of the run`),
       make: (box) => {
         const line = new EventLine(box, {showSteps: false, ...this.stack.listeners}, own);
         return {
