@@ -11,6 +11,7 @@
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
+#include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/platform/threadpool.h"
 
 namespace disttrain {
@@ -26,6 +27,18 @@ void Share(thread::ThreadPool* workers, int64_t count, int64_t elements, int64_t
     work(0, count);
   else
     workers->ParallelFor(count, elements / count, work);
+}
+
+// Shapes of the outputs of operations that measure: rows of statistics, and histograms.
+Status ShapesOfRows(shape_inference::InferenceContext* context) {
+  int64_t columns, lowest, highest;
+  TF_RETURN_IF_ERROR(context->GetAttr("slot_columns", &columns));
+  TF_RETURN_IF_ERROR(context->GetAttr("lowest_exponent", &lowest));
+  TF_RETURN_IF_ERROR(context->GetAttr("highest_exponent", &highest));
+  const auto unknown = shape_inference::InferenceContext::kUnknownDim;
+  context->set_output(0, context->Matrix(unknown, 8 + columns));
+  context->set_output(1, context->MakeShape({unknown, 3 + columns, 5 + highest - lowest}));
+  return OkStatus();
 }
 
 // A variable with what belongs to it.

@@ -55,16 +55,7 @@ REGISTER_OP("DisttrainUpdate")
     .Attr("lowest_exponent: int")
     .Attr("highest_exponent: int")
     .SetIsStateful()
-    .SetShapeFn([](shape_inference::InferenceContext* context) {
-      int64_t columns, lowest, highest;
-      TF_RETURN_IF_ERROR(context->GetAttr("slot_columns", &columns));
-      TF_RETURN_IF_ERROR(context->GetAttr("lowest_exponent", &lowest));
-      TF_RETURN_IF_ERROR(context->GetAttr("highest_exponent", &highest));
-      const auto unknown = shape_inference::InferenceContext::kUnknownDim;
-      context->set_output(0, context->Matrix(unknown, 8 + columns));
-      context->set_output(1, context->MakeShape({unknown, 3 + columns, 5 + highest - lowest}));
-      return OkStatus();
-    });
+    .SetShapeFn(ShapesOfRows);
 
 class Update : public OpKernel {
  public:

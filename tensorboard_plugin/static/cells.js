@@ -4,6 +4,7 @@
 
 import {drawAxis} from './axis.js';
 import {CANVAS_FONT, css, element, prepare} from './dom.js';
+import {hatch} from './heatcells.js';
 
 /** Width of the rows' labels. */
 export const CELLS_LABELS = 240;
@@ -275,18 +276,4 @@ function fitting(context, path, width) {
     text = `…${slash > 0 ? text.slice(slash) : text.slice(text.length > 40 ? 6 : 2)}`;
   }
   return text;
-}
-
-function hatch(context) {
-  const tile = new OffscreenCanvas(6, 6);
-  const painter = tile.getContext('2d');
-  painter.fillStyle = css('--missing');
-  painter.fillRect(0, 0, 6, 6);
-  painter.strokeStyle = css('--missing-line');
-  for (const shift of [-6, 0, 6]) {
-    painter.moveTo(shift, 6);
-    painter.lineTo(shift + 6, 0);
-  }
-  painter.stroke();
-  return context.createPattern(tile, 'repeat');
 }

@@ -127,7 +127,8 @@ function cross(context, {width, top, rowHeight}, sources, axis, scale) {
   context.stroke();
 }
 
-function hatch(context) {
+/** What fills cells that were not recorded. */
+export function hatch(context) {
   const tile = new OffscreenCanvas(6, 6);
   const painter = tile.getContext('2d');
   painter.fillStyle = css('--missing');
