@@ -60,8 +60,9 @@ class RunLog:
         self._pending = self._pending_histograms = 0
         self._last_read = time.monotonic()
         self._written = 0
-        # Number of the next step that is recorded, or less.
-        self._next = 0
+        # The last step that was accounted for, the next that is recorded, and the next before
+        # which something may have to be decided; the latter two are never too late.
+        self._accounted = self._recorded_next = self._decide = 0
         self.steps_done = 0
 
     @classmethod
@@ -102,7 +103,7 @@ class RunLog:
             steps_per_execution,
         )
         # What comes after a switch of the optimizer shares the run's budget.
-        self._next = 0
+        self._decide = 0
         left = max(0, int(options.budget) - sum(t.used for t in self._thinnings))
         run = _Run(
             observer, options, optimizer, self._replication.replicas, left, steps_per_execution
@@ -114,7 +115,8 @@ class RunLog:
     def expect_last(self, observer, step):
         """Has the step of this number recorded, which will be the last one."""
         if observer is not None:
-            self._next = 0
+            self._account(observer)
+            self._decide = 0
             plan = observer.plan
             observer.follow(Plan(plan.every, plan.histograms, step))
 
@@ -126,32 +128,40 @@ class RunLog:
             steps: Steps that it made.
             seconds: Time that it took.
         """
-        first = self.steps_done + 1
         last = self.steps_done = self.steps_done + steps
         if observer is None or steps == 0:
+            self._accounted = last
             return
         self._timings.append((last, seconds / steps, time.time()))
         waited = self._alone and time.monotonic() - self._last_read > _PATIENCE
-        if (
-            last + steps < self._next
-            and not (waited and self._pending)
-            and len(self._timings) < _MOST_TIMINGS
-        ):
+        waited = waited and (self._pending or last >= self._recorded_next)
+        if last + steps < self._decide and not waited and len(self._timings) < _MOST_TIMINGS:
             # This goes on at every step, so it has to be short.
             return
-        plan, run = observer.plan, self._runs[observer]
+        self._account(observer)
+        # By the number of steps alone where processes have to agree.
+        plan, coming = observer.plan, (last + 1, last + steps)
+        self._recorded_next = plan.next_after(last)
+        rows = observer.capacity - self._pending
+        counts = observer.histogram_capacity - self._pending_histograms
+        full = plan.count(*coming) > rows or plan.count_histograms(*coming) > counts
+        if full or waited or len(self._timings) >= _MOST_TIMINGS:
+            self.read(observer)
+            rows, counts = observer.capacity, observer.histogram_capacity
+        safe = min(observer.plan.last_within(last, rows, counts), self._runs[observer].steady)
+        self._decide = max(self._recorded_next, safe + 1)
+
+    def _account(self, observer):
+        """Catches up with the steps that were done, and with what the budget makes of them."""
+        first, last = self._accounted + 1, self.steps_done
+        self._accounted = last
+        if first > last:
+            return
+        plan = observer.plan
         recorded, counted = plan.count(first, last), plan.count_histograms(first, last)
         self._pending += recorded
         self._pending_histograms += counted
-        run.thin(observer, recorded, counted, last)
-        # By the number of steps alone where processes have to agree.
-        plan, coming = observer.plan, (last + 1, last + steps)
-        self._next = plan.next_after(last)
-        full = self._pending + plan.count(*coming) > observer.capacity
-        counts = self._pending_histograms + plan.count_histograms(*coming)
-        full |= counts > observer.histogram_capacity
-        if full or (waited and self._pending) or len(self._timings) >= _MOST_TIMINGS:
-            self.read(observer)
+        self._runs[observer].thin(observer, recorded, counted, last)
 
     def read(self, observer, gather=True):
         """Writes what the observer has kept. Called by every process at the same steps.
@@ -161,6 +171,8 @@ class RunLog:
             gather: Whether the processes exchange what each has recorded of its own part.
         """
         self._last_read = time.monotonic()
+        if observer is not None:
+            self._account(observer)
         timings = list(self._timings)
         self._timings.clear()
         self._pending = self._pending_histograms = 0
@@ -305,6 +317,11 @@ class _Run:
             of_histograms = self._counts.recorded(min(histograms, self._counts.room), step)
         if (every, of_histograms) != (plan.every, plan.histograms):
             observer.follow(Plan(every, of_histograms, plan.last))
+
+    @property
+    def steady(self):
+        """The last step up to which `thin` would change nothing."""
+        return min(thinning.steady for thinning in self.thinnings)
 
     def replica_columns(self, own):
         """`[..., replicas, k]` in the order of the metadata's columns."""

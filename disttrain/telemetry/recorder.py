@@ -4,7 +4,6 @@ The chief alone has one. A failure to write warns once and never stops a trainin
 """
 
 import concurrent.futures
-import dataclasses
 import json
 import os
 import socket
@@ -15,16 +14,9 @@ import warnings
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.compat.proto import (
-    event_pb2,
-    summary_pb2,
-    tensor_pb2,
-    tensor_shape_pb2,
-    types_pb2,
-)
-from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.compat.proto import event_pb2
 
-from tensorboard_plugin import metadata
+from disttrain.telemetry.events import Encoder, Record
 
 #: Batches of records that may wait for the disk.
 _MOST_WAITING = 64
@@ -78,12 +70,13 @@ class EventFile:
         self._path = os.path.join(logdir, f"{name}.{number}")
         self._writer = tf.io.TFRecordWriter(self._path)
         self._flushed = time.monotonic()
-        self.write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+        first = event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")
+        self.write(first.SerializeToString())
         self.flush()
 
     def write(self, event):
-        """Writes an `Event`."""
-        self._writer.write(event.SerializeToString())
+        """Writes a serialized `Event`."""
+        self._writer.write(event)
 
     def flush(self):
         """Hands what was written to the file system.
@@ -106,24 +99,6 @@ class EventFile:
         self._writer.close()
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """What is written of one step, as one event.
-
-    Attributes:
-        step: Its number.
-        wall_time: Seconds since the epoch.
-        parts: One of `metadata.TAGS` to `(metadata.Part, float32 array)`; another `Part` than
-            before opens a new part.
-        scalars: Tag to number, for TensorBoard's own pages; what is not one number is left out.
-    """
-
-    step: int
-    wall_time: float
-    parts: dict
-    scalars: dict
-
-
 class Recorder:
     """The event file of one run.
 
@@ -138,8 +113,7 @@ class Recorder:
         self._file = EventFile(logdir)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "disttrain-telemetry")
         self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
-        self._described = set()
-        self._parts = {}
+        self._encoder = Encoder()
         self._failure = None
         self._warned = False
         self._dropped = 0
@@ -203,49 +177,10 @@ class Recorder:
     def _write_and_release(self, records):
         try:
             for record in records:
-                self._guard(lambda record=record: self._file.write(self._event(record)))
+                self._guard(lambda record=record: self._file.write(self._encoder.encode(record)))
             self._guard(lambda: self._file.flush_now_and_then())
         finally:
             self._waiting.release()
-
-    def _event(self, record):
-        values = [
-            self._value(self._part_tag(tag, part, array), array, _plugin_metadata(tag, part))
-            for tag, (part, array) in record.parts.items()
-        ]
-        for tag, value in record.scalars.items():
-            value = np.asarray(value)
-            if value.size == 1 and np.issubdtype(value.dtype, np.number):
-                value = np.asarray(value.reshape(()), np.float32)
-                values.append(self._value(tag, value, _scalar_metadata))
-        return event_pb2.Event(
-            wall_time=float(record.wall_time),
-            step=int(record.step),
-            summary=summary_pb2.Summary(value=values),
-        )
-
-    def _part_tag(self, tag, description, array):
-        part = self._parts.get(tag)
-        if part is None or part[1] != description or part[2] > metadata.PART_BYTES:
-            number = 0 if part is None else part[0] + 1
-            part = self._parts[tag] = [number, description, 0]
-        part[2] += array.nbytes
-        return metadata.part_tag(tag, part[0])
-
-    def _value(self, tag, array, describe):
-        array = np.asarray(array, "<f4")
-        shape = tensor_shape_pb2.TensorShapeProto(
-            dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=side) for side in array.shape]
-        )
-        tensor = tensor_pb2.TensorProto(
-            dtype=types_pb2.DT_FLOAT, tensor_shape=shape, tensor_content=array.tobytes()
-        )
-        value = summary_pb2.Summary.Value(tag=tag, tensor=tensor)
-        # Readers look at a tag's first metadata only.
-        if tag not in self._described:
-            self._described.add(tag)
-            value.metadata.CopyFrom(describe())
-        return value
 
     def _guard(self, action):
         if self._failure is not None:
@@ -264,22 +199,6 @@ class Recorder:
                 "goes on",
                 stacklevel=4,
             )
-
-
-def _plugin_metadata(tag, part):
-    def make():
-        summary = summary_pb2.SummaryMetadata(data_class=summary_pb2.DATA_CLASS_TENSOR)
-        summary.plugin_data.plugin_name = metadata.PLUGIN_NAME
-        summary.plugin_data.content = metadata.encode(tag, part)
-        return summary
-
-    return make
-
-
-def _scalar_metadata():
-    summary = scalar_metadata.create_summary_metadata("", "")
-    summary.data_class = summary_pb2.DATA_CLASS_SCALAR
-    return summary
 
 
 _told = set()

@@ -5,6 +5,7 @@ and by whether its gradients were finite, which replicas agree on. Nothing here 
 """
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -36,8 +37,10 @@ class Plan:
 
     def records(self, step):
         """Whether the step of this number is recorded."""
-        multiple = (step % self.every == 0) | (step % self.histograms == 0)
-        return multiple | (step == 1) | (step == self.last)
+        return self._multiple(step) | (step == 1) | (step == self.last)
+
+    def _multiple(self, step):
+        return (step % self.every == 0) | (step % self.histograms == 0)
 
     def with_histograms(self, step):
         """Whether the step of this number is recorded with histograms, if there are any."""
@@ -45,7 +48,11 @@ class Plan:
 
     def count(self, first, last):
         """How many of the steps `first` to `last`, both included, are recorded."""
-        return _count(self.records, first, last)
+        both = math.lcm(self.every, self.histograms)
+        found = _multiples(self.every, first, last) + _multiples(self.histograms, first, last)
+        found -= _multiples(both, first, last)
+        others = {1, self.last} - {0}
+        return found + sum(not self._multiple(step) for step in others if first <= step <= last)
 
     def next_after(self, step):
         """The first step after this one that is recorded."""
@@ -56,7 +63,33 @@ class Plan:
         """How many of them with histograms."""
         if self.histograms >= NEVER:
             return 0
-        return _count(self.with_histograms, first, last)
+        found = _multiples(self.histograms, first, last)
+        others = {1, self.last} - {0}
+        others = {step for step in others if first <= step <= last}
+        return found + sum(step % self.histograms != 0 for step in others)
+
+    def last_within(self, step, rows, counts):
+        """A step until which, after `step`, at most so many are recorded and with histograms.
+
+        Args:
+            step: Number of a step.
+            rows: How many are recorded at most.
+            counts: How many of them with histograms at most.
+
+        Returns:
+            The last such step, or one before it.
+        """
+        others = sum(step < one for one in (1, self.last))
+        if others > min(rows, counts):
+            return step
+        every = self.every
+        if self.histograms < NEVER:
+            every = math.gcd(every, self.histograms)
+        beyond = [
+            step - step % interval + (room - others + 1) * interval
+            for interval, room in ((every, rows), (self.histograms, counts))
+        ]
+        return min(beyond) - 1
 
 
 class Ring:
@@ -181,13 +214,12 @@ class Buffer:
 
     def read(self, rows):
         """The given rows, float32 of shape `[n, *shape]`."""
-        return self._values.numpy()[rows]
+        # `numpy()` would copy all rows first.
+        return np.asarray(self._values.read_value())[rows]
 
 
-def _count(names, first, last):
-    if first == last:
-        return int(names(first))
-    return sum(map(names, range(first, last + 1)))
+def _multiples(interval, first, last):
+    return last // interval - (first - 1) // interval
 
 
 def _numbers(plan):

@@ -19,7 +19,8 @@ class Thinning:
     grows in proportion to the step, and a run's last tenth is seen about as finely as the tenth
     before it. What remains is used more and more sparingly, and never all at once.
 
-    What is guaranteed, where at most `steps_per_execution` steps pass between two calls:
+    What is guaranteed, where at most `steps_per_execution` steps pass between two calls, or all of
+    them but for these are up to `steady`:
 
     - the records never take more bytes than the budget;
     - the first step is recorded if the budget holds one record;
@@ -60,6 +61,19 @@ class Thinning:
     def room(self):
         """How many more records fit into the budget."""
         return (self._budget - self.used) // self._record_bytes
+
+    @property
+    def steady(self):
+        """The last step up to which the interval stays as it is, whatever is recorded until then.
+
+        After k more steps there is room for at least `room - k` more records, so that the interval
+        holds while `interval * (room - k) > 8 * (step + steps_per_execution + k)`.
+        """
+        if self.room == 0:
+            return NEVER
+        done = self._step + self._ahead
+        spare = self.interval * self.room - _PARTS * done - 1
+        return self._step + max(0, spare // (self.interval + _PARTS))
 
     def records(self, step):
         """Whether the step of this number, counted from 1, is recorded."""

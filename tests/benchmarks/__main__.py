@@ -12,6 +12,7 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import rich.console
+import tensorflow as tf
 
 from disttrain.examples import common
 from tests.benchmarks import harness, page, report, telemetry
@@ -64,6 +65,8 @@ def main(arguments=None):
     except ValueError as error:
         parser.error(str(error))
 
+    # Each training is a function of its own, which TensorFlow takes for one that is retraced.
+    tf.get_logger().setLevel("ERROR")
     console = rich.console.Console()
     # Where there is no terminal, rich takes 80 columns and would cut numbers off.
     console.width = max(console.width, 100)

@@ -25,17 +25,19 @@ class Settings:
         rounds: Rounds of slices.
         slice_seconds: About how long a slice of the baseline takes, in seconds.
         seed: Seed of the order within rounds and of the bootstrap.
+        builds: How often what is measured is built anew, in `measure_anew`.
         quick: Whether it is enough to show that the benchmark runs.
     """
 
     rounds: int = 60
     slice_seconds: float = 0.2
     seed: int = 0
+    builds: int = 6
     quick: bool = False
 
 
 #: What shows that a benchmark runs.
-QUICK = Settings(rounds=3, slice_seconds=0.01, quick=True)
+QUICK = Settings(rounds=4, slice_seconds=0.01, builds=2, quick=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +67,13 @@ class Timings:
         seconds: Variant name to float64 `[samples]`; a sample is made of one slice or several.
         steps: Steps of a sample.
         slices: Slices of a sample.
+        build: For each sample, the number of the build that it belongs to, int64 `[samples]`.
     """
 
     seconds: dict
     steps: int
     slices: int
+    build: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +97,44 @@ class Summary:
     samples: int
 
 
-def measure(variants, settings, clock=time.perf_counter):
+def measure_anew(build, settings, clock=time.perf_counter):
+    """Measures variants that are built several times, with a share of the rounds each time.
+
+    Where memory happens to lie makes the same training a few percent faster or slower for as long
+    as it lives, which no number of rounds would show.
+
+    Args:
+        build: A function of the build's number that returns a context manager of a list of
+            `Variant`, the same names each time.
+        settings: A `Settings`.
+        clock: Returns seconds.
+
+    Returns:
+        `Timings`.
+    """
+    rounds = math.ceil(settings.rounds / settings.builds)
+    found, planned = [], None
+    for number in range(settings.builds):
+        own = dataclasses.replace(settings, rounds=rounds, seed=settings.seed + number)
+        with build(number) as variants:
+            found.append(measure(variants, own, clock, planned))
+        planned = found[0].steps // found[0].slices, found[0].slices
+    seconds = {
+        name: np.concatenate([timings.seconds[name] for timings in found])
+        for name in found[0].seconds
+    }
+    builds = np.repeat(np.arange(len(found)), [len(timings.build) for timings in found])
+    return Timings(seconds, found[0].steps, found[0].slices, builds)
+
+
+def measure(variants, settings, clock=time.perf_counter, planned=None):
     """Builds and warms up all variants, then lets them take turns.
 
     Args:
         variants: A list of `Variant`; the first one's speed decides how many steps make a slice.
         settings: A `Settings`.
         clock: Returns seconds.
+        planned: What `plan` has returned for a like measurement, or `None`.
 
     Returns:
         `Timings`.
@@ -110,7 +145,7 @@ def measure(variants, settings, clock=time.perf_counter):
     _check(variants)
     for variant in variants:
         variant.run(2)
-    steps, slices = plan(
+    steps, slices = planned or plan(
         settings.slice_seconds / _seconds_per_step(variants[0], settings, clock),
         math.lcm(*(variant.period for variant in variants)),
     )
@@ -121,7 +156,7 @@ def measure(variants, settings, clock=time.perf_counter):
     seconds = interleave(variants, steps, rounds, np.random.default_rng(settings.seed), clock)
     seconds = seconds.reshape(-1, slices, len(variants)).sum(axis=1)
     by_name = {variant.name: seconds[:, i] for i, variant in enumerate(variants)}
-    return Timings(by_name, steps * slices, slices)
+    return Timings(by_name, steps * slices, slices, np.zeros(len(seconds), np.int64))
 
 
 def plan(steps, period):
@@ -171,27 +206,44 @@ def ratios(timings, variant):
     return timings.seconds[variant.name] / timings.seconds[variant.baseline]
 
 
-def summarize(samples, seed=0):
+def summarize(samples, groups=None, seed=0):
     """The median of samples, its 95% interval (percentile bootstrap, Efron 1979) and their spread.
+
+    Samples of one group are alike: the bootstrap draws groups, and then samples of each (Davison
+    and Hinkley 1997, section 3.8), so that the interval holds for groups that were not seen.
 
     Args:
         samples: Numbers, `[n]`.
+        groups: The group of each sample, `[n]`; each its own by default.
         seed: Seed of the bootstrap.
 
     Returns:
         A `Summary`.
 
     Raises:
-        ValueError: There is no sample.
+        ValueError: There is no sample, or not a group for each.
     """
     samples = np.asarray(samples, np.float64)
     if samples.ndim != 1 or not samples.size:
         raise ValueError(f"samples must be a list of numbers, not of shape {samples.shape}")
-    chosen = np.random.default_rng(seed).integers(0, samples.size, (_RESAMPLES, samples.size))
-    low, high = np.percentile(np.median(samples[chosen], axis=1), [2.5, 97.5])
+    groups = np.arange(samples.size) if groups is None else np.asarray(groups)
+    if groups.shape != samples.shape:
+        raise ValueError(f"there are {samples.size} samples, but groups of shape {groups.shape}")
+    rng = np.random.default_rng(seed)
+    members = [samples[groups == group] for group in np.unique(groups)]
+    if len(members) in (1, samples.size):
+        medians = np.median(samples[rng.integers(0, samples.size, (_RESAMPLES, samples.size))], 1)
+    else:
+        medians = [np.median(_resampled(members, rng)) for _ in range(_RESAMPLES)]
+    low, high = np.percentile(medians, [2.5, 97.5])
     p10, p90 = np.percentile(samples, [10, 90])
     numbers = (np.median(samples), low, high, p10, p90)
     return Summary(*(float(number) for number in numbers), samples.size)
+
+
+def _resampled(members, rng):
+    drawn = [members[i] for i in rng.integers(0, len(members), len(members))]
+    return np.concatenate([rng.choice(one, one.size) for one in drawn])
 
 
 def _seconds_per_step(variant, settings, clock):

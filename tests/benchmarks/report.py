@@ -57,6 +57,8 @@ def ratio(benchmark, case, variant, timings, plus=0.0):
             number, or one for each sample.
     """
     own, other = timings.seconds[variant.name], timings.seconds[variant.baseline]
+    samples = harness.ratios(timings, variant) + plus
+    by_build = [samples[timings.build == build] for build in np.unique(timings.build)]
     details = {
         "baseline": variant.baseline,
         "milliseconds": float(1e3 * np.median(own) / timings.steps),
@@ -65,8 +67,9 @@ def ratio(benchmark, case, variant, timings, plus=0.0):
         "ratio_of_sums": float(own.sum() / other.sum() + np.mean(plus)),
         "steps_per_sample": timings.steps,
         "slices_per_sample": timings.slices,
+        "median_of_builds": [float(np.median(samples)) for samples in by_build],
     }
-    summary = harness.summarize(harness.ratios(timings, variant) + plus)
+    summary = harness.summarize(samples, timings.build)
     return Figure(benchmark, case, variant.name, summary, variant.goal, details)
 
 

@@ -70,6 +70,30 @@ def test_the_counts_agree_with_the_rule(every, histograms, last, first, more):
     assert plan.count_histograms(first, first + more) == expected
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    every=st.integers(1, 40) | st.just(NEVER),
+    histograms=st.integers(1, 40) | st.just(NEVER),
+    last=st.integers(0, 200),
+    step=st.integers(0, 200),
+    rows=st.integers(0, 30),
+    counts=st.integers(0, 5),
+)
+def test_no_more_are_recorded_than_there_is_room_for(every, histograms, last, step, rows, counts):
+    plan = Plan(every, histograms, last)
+    until = plan.last_within(step, rows, counts)
+    assert until >= step
+    until = min(until, step + 5_000)
+    assert plan.count(step + 1, until) <= rows
+    assert plan.count_histograms(step + 1, until) <= counts
+
+
+def test_the_room_is_used():
+    assert Plan(1).last_within(1, 100, 3) == 101
+    assert Plan(10).last_within(100, 100, 3) == 1109
+    assert Plan(10, 100).last_within(100, 100, 3) == 499
+
+
 def test_histograms_only_ever_come_with_a_record():
     plan = Plan(7, 5, last=33)
     assert all(plan.records(s) for s in range(1, 99) if plan.with_histograms(s))

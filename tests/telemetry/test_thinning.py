@@ -102,6 +102,27 @@ def test_several_steps_an_execution_stay_within_the_budget_too(every, per_execut
     assert thin.used == 10 * len(recorded) <= fit * 10
 
 
+@pytest.mark.parametrize("ahead", [1, 50])
+@pytest.mark.parametrize(("every", "fit"), [(1, 40), (1, 5_000), (10, 300), (3, 9)])
+def test_what_is_said_to_be_steady_is_though_each_step_is_recorded(every, fit, ahead):
+    thin = Thinning(every, fit * 10, 10, ahead)
+    changes = long = 0
+    for step in range(1, 20_000):
+        interval, until = thin.interval, thin.steady
+        long += until > step + ahead
+        following = thin.recorded(min(thin.room, 1), step)
+        changes += following != interval
+        assert following == interval or step > until
+        if not thin.room:
+            break
+    assert changes
+    assert long > 10 or fit < 300
+
+
+def test_without_room_nothing_ever_changes():
+    assert Thinning(1, 0, 10).steady == NEVER
+
+
 def test_executions_without_records_change_nothing():
     plain, called = Thinning(3, 500, 10), Thinning(3, 500, 10)
     for step in range(1, 5000):
