@@ -151,6 +151,12 @@ RULE(Lion, 5, 1) {
   s[0] = s[0] * k[3] + g * k[4];
 }
 
+// What leaves everything as it is, and only has it measured.
+RULE(Keep0, 0, 0) {}
+RULE(Keep1, 0, 1) {}
+RULE(Keep2, 0, 2) {}
+RULE(Keep3, 0, 3) {}
+
 #undef RULE
 #undef INLINE_MEMBER
 
@@ -252,6 +258,10 @@ COMPILED(RmspropMomentum)
 COMPILED(RmspropCentered)
 COMPILED(RmspropCenteredMomentum)
 COMPILED(Lion)
+COMPILED(Keep0)
+COMPILED(Keep1)
+COMPILED(Keep2)
+COMPILED(Keep3)
 
 #undef COMPILED
 
@@ -273,6 +283,14 @@ const Rule kRules[] = {
     ENTRY("rmsprop_centered", RmspropCentered, false),
     ENTRY("rmsprop_centered_momentum", RmspropCenteredMomentum, false),
     ENTRY("lion", Lion, false),
+};
+
+// By the number of slots of the rule that is not applied.
+const Rule kKeep[kMostSlots + 1] = {
+    ENTRY("", Keep0, true),
+    ENTRY("", Keep1, true),
+    ENTRY("", Keep2, true),
+    ENTRY("", Keep3, true),
 };
 
 #undef ENTRY

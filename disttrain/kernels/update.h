@@ -25,7 +25,8 @@ constexpr int64_t kElementsToUpdate = 32 * 1024;
 // whose norm, but for a clip, is in `norms`; a clip that does more than to multiply leaves those before
 // it in `unclipped`, which is empty else. `decay` holds weight decay and learning rate for the variables that
 // are `decayed`. `places` tells in which row of the results a variable is, or -1; what no variable
-// takes is NaN. Where nothing is recorded there are no rows.
+// takes is NaN. Where nothing is recorded there are no rows. Where the update is not to be applied,
+// nothing changes, and there are rows, for who looks for what is wrong.
 REGISTER_OP("DisttrainUpdate")
     .Input("variables: N * resource")
     .Input("slots: S * resource")
@@ -36,6 +37,7 @@ REGISTER_OP("DisttrainUpdate")
     .Input("decay: float")
     .Input("scales: float")
     .Input("unscale: float")
+    .Input("apply: bool")
     .Input("norms: float")
     .Input("record: bool")
     .Input("with_histograms: bool")
@@ -88,6 +90,7 @@ class Update : public OpKernel {
     step.histograms = histograms->flat<float>().data();
     std::fill(step.statistics, step.statistics + statistics->NumElements(), kNaN);
     std::fill(step.histograms, step.histograms + histograms->NumElements(), kNaN);
+    if (!step.apply && !step.record) return;
     OP_REQUIRES_OK(context, Apply(context, step, held));
   }
 
@@ -97,7 +100,8 @@ class Update : public OpKernel {
     OpInputList gradients, unclipped, rows;
     const float *numbers, *norms, *scales;
     float decay, rate, unscale;
-    bool record, count;
+    const Rule* rule;
+    bool apply, record, count;
     float *statistics, *histograms;
 
     // The gradient that is told of.
@@ -140,7 +144,7 @@ class Update : public OpKernel {
 
   Status Begin(OpKernelContext* context, Step* step, Held* held) {
     OpInputList variables, slots;
-    const Tensor *numbers, *decay, *scales, *unscale, *norms, *record, *count;
+    const Tensor *numbers, *decay, *scales, *unscale, *apply, *norms, *record, *count;
     TF_RETURN_IF_ERROR(context->input_list("variables", &variables));
     TF_RETURN_IF_ERROR(context->input_list("slots", &slots));
     TF_RETURN_IF_ERROR(context->input_list("gradients", &step->gradients));
@@ -150,6 +154,7 @@ class Update : public OpKernel {
     TF_RETURN_IF_ERROR(context->input("decay", &decay));
     TF_RETURN_IF_ERROR(context->input("scales", &scales));
     TF_RETURN_IF_ERROR(context->input("unscale", &unscale));
+    TF_RETURN_IF_ERROR(context->input("apply", &apply));
     TF_RETURN_IF_ERROR(context->input("norms", &norms));
     TF_RETURN_IF_ERROR(context->input("record", &record));
     TF_RETURN_IF_ERROR(context->input("with_histograms", &count));
@@ -172,7 +177,9 @@ class Update : public OpKernel {
     step->rate = decay->flat<float>()(1);
     step->scales = scales->flat<float>().data();
     step->unscale = unscale->scalar<float>()();
-    step->record = record->scalar<bool>()();
+    step->apply = apply->scalar<bool>()();
+    step->rule = step->apply ? rule_ : &kKeep[rule_->slots];
+    step->record = rows_ > 0 && (record->scalar<bool>()() || !step->apply);
     step->count = step->record && count->scalar<bool>()();
     TF_RETURN_IF_ERROR(held->Hold(context, variables));
     TF_RETURN_IF_ERROR(held->Hold(context, slots));
@@ -241,12 +248,13 @@ class Update : public OpKernel {
 
   Status Prepare(OpKernelContext* context, const Step& step, const Held& held, int i, Owner* owner) {
     owner->record = step.record && places_[i] >= 0;
-    owner->decayed = decayed_[i];
+    if (!step.apply && !owner->record) return OkStatus();
+    owner->decayed = step.apply && decayed_[i];
     for (size_t k = 0; k < sparse_.size(); ++k)
       if (sparse_[k] == i) owner->rows = &step.rows[k];
     owner->width = RowWidth(*held[i]->tensor());
     owner->by_rows =
-        owner->rows && rule_->nothing_by_zero && !owner->decayed && !owner->record;
+        owner->rows && step.rule->nothing_by_zero && !owner->decayed && !owner->record;
     TF_RETURN_IF_ERROR(Take(context, held[i], owner, &owner->weight));
     for (int k = 0; k < rule_->slots; ++k)
       TF_RETURN_IF_ERROR(Take(context, Slot(held, i, k), owner, &owner->slots[k]));
@@ -303,11 +311,11 @@ class Update : public OpKernel {
     block.decay = step.decay;
     block.rate = step.rate;
     if (!owner.record) {
-      rule_->change(block, nullptr);
+      step.rule->change(block, nullptr);
       return;
     }
     Glance glance;
-    rule_->change_and_measure(block, &glance);
+    step.rule->change_and_measure(block, &glance);
     disttrain::Add(glance, block.weight, kept, measured, count, found);
     for (int k = 0; k < rule_->slots; ++k)
       found->slots[k] += LostNothing(glance.slots[k]) ? glance.slots[k]

@@ -30,12 +30,15 @@ class Rule:
         slots: Lists of slots, each in the order of the variables that the optimizer was built with.
         numbers: Makes the rule's numbers from the learning rate, a float32 scalar.
         hyperparameters: Numbers of the optimizer that the rule takes as constants.
+        advance: Changes what the optimizer keeps besides, behind the update, if that was applied, a
+            boolean scalar; or `None`.
     """
 
     name: str
     slots: list
     numbers: Callable
     hyperparameters: tuple
+    advance: Callable | None = None
 
 
 def _sgd(o):
@@ -71,13 +74,17 @@ def _nadam(o):
     if o._u_product.dtype != "float32":
         return None
 
+    def decayed_and_product():
+        decayed = 1.0 - 0.5 * tf.pow(0.96, _step(o))
+        return decayed, o._u_product.value * o.beta_1 * decayed
+
+    def advance(applied):
+        o._u_product.assign(tf.where(applied, decayed_and_product()[1], o._u_product.value))
+
     def numbers(rate):
         one, two = np.float32(o.beta_1), np.float32(o.beta_2)
         step = _step(o)
-        # Keras does this before its first update_step.
-        decayed = 1.0 - 0.5 * tf.pow(0.96, step)
-        o._u_product.assign(o._u_product.value * o.beta_1 * decayed)
-        product = tf.identity(o._u_product.value)
+        decayed, product = decayed_and_product()
         present = one * decayed
         ahead = one * (1.0 - 0.5 * tf.pow(0.96, _step(o, 2)))
         correction = 1 - tf.pow(two, step)
@@ -86,7 +93,7 @@ def _nadam(o):
         return [rate, *less, ahead, next_product, 1 - present, 1 - product, correction, o.epsilon]
 
     hyperparameters = (o.beta_1, o.beta_2, o.epsilon)
-    return Rule("nadam", [o._momentums, o._velocities], numbers, hyperparameters)
+    return Rule("nadam", [o._momentums, o._velocities], numbers, hyperparameters, advance)
 
 
 def _adagrad(o):
@@ -185,7 +192,7 @@ class FusedUpdate:
         constrained = any(variable.constraint is not None for variable in self._variables)
         return not self._inner.use_ema and not constrained
 
-    def apply(self, gradients, scales, unscale, own, watch=None, unclipped=()):
+    def apply(self, gradients, scales, unscale, own, watch=None, unclipped=(), finite=None):
         """Makes the update; in replica context.
 
         Args:
@@ -198,7 +205,10 @@ class FusedUpdate:
             watch: A `disttrain.telemetry.layers.Watch` that gets the rows, if `measures`; or
                 `None`.
             unclipped: With a watch, the gradients before clipping, if they are no multiples.
+            finite: Whether to make it, a boolean scalar, if `measures`; by default it is made. Else
+                nothing changes, and the watch gets the rows of what stands still.
         """
+        applied = tf.constant(True) if finite is None else finite
         inner, variables = self._inner, self._variables
         rate = tf.cast(tf.convert_to_tensor(inner.learning_rate), tf.float32)
         decay = inner.weight_decay
@@ -216,6 +226,7 @@ class FusedUpdate:
             decay=_stack([decay if any(decayed) else 0.0, rate]),
             scales=scales,
             unscale=unscale,
+            apply=applied,
             rule=self._rule.name,
             decayed=decayed,
             sparse=sparse_places,
@@ -223,13 +234,15 @@ class FusedUpdate:
         )
         if watch is not None:
             watch.measured(rows, histograms)
+        if self._rule.advance is not None:
+            self._rule.advance(applied)
         # What else Keras does after an update.
         if inner.use_ema:
             inner._update_model_variables_moving_average(inner._trainable_variables)
         for variable in variables:
             if variable.constraint is not None:
                 variable.assign(variable.constraint(variable))
-        inner.iterations.assign_add(1)
+        inner.iterations.assign_add(tf.cast(applied, inner.iterations.dtype))
 
 
 def _unwatched(slots):

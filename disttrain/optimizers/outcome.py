@@ -43,6 +43,10 @@ class Outcome:
             variables: The variables of its gradients.
         """
         at_once = fused.find(self._owner.inner, variables)
+        if _measures(at_once):
+            at_once.apply(**_given(reduced, at_once), own=self._own, finite=reduced.finite)
+            self._count(reduced, variables)
+            return
         self._owner.replication.cond(
             reduced.finite,
             lambda given, factor, norms: self._update(at_once, given, variables, factor),
@@ -61,6 +65,9 @@ class Outcome:
             facts: What this replica knows of the step: name to tensor, as `Probe.write` takes it.
         """
         at_once = fused.find(self._owner.inner, variables)
+        if _measures(at_once):
+            self._update_and_record(at_once, reduced, variables, observer, due, facts)
+            return
         # Not to keep every gradient twice: from a multiple, all but the norm can be told.
         unclipped = [] if reduced.otherwise_clipped is None else reduced.gradients
 
@@ -68,10 +75,8 @@ class Outcome:
             probe = observer.here()
             watch = None
             if probe is not None:
-                # Who measures at once has the gradients already.
-                measured = [] if _measures(at_once) else unclipped or _multiples(given)
-                watch = probe.watch(variables, measured, norms, **due)
-            self._update(at_once, given, variables, facts["clip_factor"], watch, unclipped)
+                watch = probe.watch(variables, unclipped or _multiples(given), norms, **due)
+            self._update(at_once, given, variables, facts["clip_factor"], watch)
             if probe is not None:
                 probe.write(due["record"], facts, norms, watch)
 
@@ -93,25 +98,54 @@ class Outcome:
             args=(_given(reduced, at_once), unclipped, reduced.norms, due, facts),
         )
 
-    def _update(self, at_once, given, variables, factor, watch=None, unclipped=()):
+    def _update_and_record(self, at_once, reduced, variables, observer, due, facts):
+        """The same where one operation makes the update or leaves it, and measures either."""
+        facts = {**facts, "clip_factor": reduced.clip_factor}
+        unclipped = [] if reduced.otherwise_clipped is None else reduced.gradients
+        probe, watch = observer.here(), None
+        if probe is not None:
+            # The operation has the gradients already.
+            watch = probe.watch(variables, [], reduced.norms, **due)
+        at_once.apply(
+            **_given(reduced, at_once),
+            own=self._own,
+            watch=watch,
+            unclipped=unclipped if watch is not None else (),
+            finite=reduced.finite,
+        )
+        if probe is not None:
+            probe.write(due["record"], facts, reduced.norms, watch, reduced.finite)
+        self._count(reduced, variables)
+
+    def _count(self, reduced, variables):
+        """Counts a step that was updated or left at once."""
+        self._owner.replication.cond(
+            reduced.finite,
+            lambda factor, norms: self._count_update(factor),
+            _seldom(lambda factor, norms: self._skip(norms, variables)),
+            args=(reduced.clip_factor, reduced.norms),
+        )
+
+    def _update(self, at_once, given, variables, factor, watch=None):
         owner = self._owner
-        measures = _measures(at_once)
 
         def apply():
             if at_once is None:
                 owner.inner.apply(given["gradients"], variables)
             else:
-                measuring = {"watch": watch, "unclipped": unclipped} if measures and watch else {}
-                at_once.apply(**given, own=self._own, **measuring)
+                at_once.apply(**given, own=self._own)
             self._overwrite_with_average()
 
-        if watch is None or measures:
+        if watch is None:
             apply()
         else:
             around_each.call(apply, owner.inner, variables, watch)
+        self._count_update(factor)
+
+    def _count_update(self, factor):
         self._skipped_in_a_row.assign(0)
-        if owner.loss_scale is not None:
-            owner.loss_scale.after_finite()
+        if self._owner.loss_scale is not None:
+            self._owner.loss_scale.after_finite()
         if self._clipped is not None:
             self._clipped.assign(self._clipped.value + tf.cast(factor < 1.0, tf.int64))
 

@@ -9,26 +9,17 @@ import numpy as np
 
 from disttrain.telemetry import recorder
 from disttrain.telemetry.alerts import Alerts, Chunk
-from disttrain.telemetry.noise import NoiseScale
 from disttrain.telemetry.observer import Observer
-from disttrain.telemetry.probe import LOCAL
+from disttrain.telemetry.recording import QUANTITIES, Recording
 from disttrain.telemetry.ring import Plan
-from disttrain.telemetry.thinning import Thinning
 from tensorboard_plugin import metadata
 
 #: Seconds after which rows are written even if the buffer has room, so that a page can follow.
 _PATIENCE = 2.0
 
-#: Part of the budget that histograms may take.
-_HISTOGRAMS = 0.25
-
-#: What an event adds to the numbers in it, in bytes: tags, shapes, times, checksums, scalars.
-_EVENT_BYTES = 256
-
 #: Executions between two reads, however seldom is recorded.
 _MOST_TIMINGS = 10_000
 
-_NAMES = [s.name for s in metadata.STEP_QUANTITIES]
 _PLAIN = ("loss", "learning_rate")
 
 #: Records whose plain scalars are all written; TensorBoard keeps as many of a tag.
@@ -66,8 +57,15 @@ class RunLog:
         self.steps_done = 0
 
     @classmethod
-    def open(cls, logdir, replication):
-        """Opens the run's directory on the chief, and fails on every process if that fails."""
+    def open(cls, logdir, replication, goes_on=False):
+        """Opens the run's directory on the chief, and fails on every process if that fails.
+
+        Args:
+            logdir: As for `RunLog`.
+            replication: As for `RunLog`.
+            goes_on: Whether the run may go on from a checkpoint, so that an older event file there
+                is its own; on the chief.
+        """
         if logdir is None:
             return cls(None, replication)
         logdir = str(logdir)
@@ -78,7 +76,8 @@ class RunLog:
             except RuntimeError as error:
                 problem = error
             else:
-                recorder.warn_of_older_run(logdir)
+                if not goes_on:
+                    recorder.warn_of_older_run(logdir)
         if replication.any(problem is not None):
             raise problem or RuntimeError(f"the chief cannot write the log directory {logdir!r}")
         return cls(logdir, replication)
@@ -105,12 +104,24 @@ class RunLog:
         # What comes after a switch of the optimizer shares the run's budget.
         self._decide = 0
         left = max(0, int(options.budget) - sum(t.used for t in self._thinnings))
-        run = _Run(
+        run = Recording(
             observer, options, optimizer, self._replication.replicas, left, steps_per_execution
         )
         self._thinnings += run.thinnings
         self._runs[observer] = run
         return observer
+
+    def go_on_from(self, step, observer):
+        """Goes on after so many steps, which another process has made; before the first step.
+
+        Args:
+            step: Steps done.
+            observer: The `Observer`, or `None`.
+        """
+        self.steps_done = self._accounted = step
+        self._recorded_next = self._decide = 0
+        if observer is not None:
+            observer.go_on_from(step)
 
     def expect_last(self, observer, step):
         """Has the step of this number recorded, which will be the last one."""
@@ -200,12 +211,12 @@ class RunLog:
 
     def _write(self, run, rows, replicas, seconds, walls):
         quantities = rows.quantities
-        quantities[:, _NAMES.index("step_seconds")] = seconds
-        quantities[:, _NAMES.index("examples_per_second")] = rows.examples / np.maximum(
+        quantities[:, QUANTITIES.index("step_seconds")] = seconds
+        quantities[:, QUANTITIES.index("examples_per_second")] = rows.examples / np.maximum(
             seconds, 1e-9
         )
         if replicas is not None:
-            quantities[:, _NAMES.index("noise_scale")] = run.noise_scales(rows, replicas)
+            quantities[:, QUANTITIES.index("noise_scale")] = run.noise_scales(rows, replicas)
             replicas = run.replica_columns(replicas)
         counted = np.asarray(rows.histogram_steps).tolist()
         histograms = dict(zip(counted, rows.histograms, strict=True))
@@ -219,7 +230,7 @@ class RunLog:
                 parts[metadata.REPLICAS] = (run.replicas, replicas[i])
             if step in histograms:
                 parts[metadata.HISTOGRAMS] = (run.histograms, histograms[step])
-            plain = {name: quantities[i, _NAMES.index(name)] for name in self._plain()}
+            plain = {name: quantities[i, QUANTITIES.index(name)] for name in self._plain()}
             records.append(recorder.Record(step, walls[i], parts, plain))
         self._recorder.write(records)
         if run.warns:
@@ -251,109 +262,6 @@ class RunLog:
         """The same at the end of a training, and warns of what is wrong with its last records."""
         self.flush()
         self._alerts.finish()
-
-
-class _Run:
-    """What belongs to one observer: its parts' metadata, its share of the budget, its noise scale.
-
-    Args:
-        observer: The `Observer`.
-        options: The `Telemetry`.
-        optimizer: The built `DistributedOptimizer`.
-        replicas: Number of replicas.
-        budget: Bytes that its records may take.
-        steps_per_execution: Most steps between two calls of `thin`.
-    """
-
-    def __init__(self, observer, options, optimizer, replicas, budget, steps_per_execution):
-        config = _configuration(optimizer)
-        self.layers, self.histograms = observer.layers.describe(config, replicas)
-        self.steps = metadata.Part(tuple(_NAMES), (), config, replicas)
-        columns = [q.name for q in metadata.REPLICA_QUANTITIES]
-        own = [*observer.local_columns, "step_seconds"]
-        self._order = [own.index(name) for name in columns]
-        of_variables = observer.local_columns[len(LOCAL) :]
-        self._order += range(len(LOCAL), len(observer.local_columns))
-        columns += [metadata.local_gradient_norm(path).name for path in of_variables]
-        self.replicas = metadata.Part(tuple(columns), (), config, replicas)
-        row_bytes = observer.layers.row_bytes + 4 * (len(_NAMES) + replicas * len(columns))
-        counts = observer.layers.histogram_bytes
-        for_counts = int(budget * _HISTOGRAMS) if counts else 0
-        self._rows = Thinning(
-            options.every,
-            budget - for_counts,
-            row_bytes + _EVENT_BYTES,
-            steps_per_execution,
-        )
-        self._counts = None
-        if counts:
-            self._counts = Thinning(
-                options.histograms_every, for_counts, counts + _EVENT_BYTES, steps_per_execution
-            )
-        self.thinnings = [thinning for thinning in (self._rows, self._counts) if thinning]
-        # The reduced gradient is the mean of the replicas' only if nothing else is done to it.
-        self._comparable = (
-            replicas > 1
-            and optimizer.reduction.kind == "mean"
-            and not optimizer.two_gradients
-            and not (optimizer.clip is not None and optimizer.clip.before_reduce)
-        )
-        self._noise = NoiseScale()
-        self.warns = options.warnings
-
-    def thin(self, observer, rows, histograms, step):
-        """Notes what an execution has recorded, and follows the budget.
-
-        Args:
-            observer: The `Observer`.
-            rows: Number of recorded steps.
-            histograms: How many of them with histograms.
-            step: The last step done.
-        """
-        plan = observer.plan
-        every = self._rows.recorded(min(rows, self._rows.room), step)
-        of_histograms = plan.histograms
-        if self._counts is not None:
-            of_histograms = self._counts.recorded(min(histograms, self._counts.room), step)
-        if (every, of_histograms) != (plan.every, plan.histograms):
-            observer.follow(Plan(every, of_histograms, plan.last))
-
-    @property
-    def steady(self):
-        """The last step up to which `thin` would change nothing."""
-        return min(thinning.steady for thinning in self.thinnings)
-
-    def replica_columns(self, own):
-        """`[..., replicas, k]` in the order of the metadata's columns."""
-        return own[..., self._order]
-
-    def noise_scales(self, rows, replicas):
-        """The gradient noise scale at each of the rows, `[n]`; NaN where it cannot be told."""
-        norms = rows.quantities[:, _NAMES.index("gradient_norm")]
-        finite = rows.quantities[:, _NAMES.index("skipped")] == 0
-        own_norms = replicas[..., LOCAL.index("gradient_norm")]
-        own_examples = replicas[..., LOCAL.index("examples")]
-        return [
-            self._noise.update(own_norms[i], own_examples[i], norms[i], rows.examples[i])
-            if self._comparable and finite[i]
-            else math.nan
-            for i in range(len(norms))
-        ]
-
-
-def _configuration(optimizer):
-    """What the metadata says of an optimizer, as JSON values."""
-    return recorder.jsonable(
-        {
-            "class_name": type(optimizer.inner).__name__,
-            "config": optimizer.inner.get_config(),
-            "clip": repr(optimizer.clip) if optimizer.clip else None,
-            "loss_scale": repr(optimizer.loss_scale) if optimizer.loss_scale else None,
-            "reduction": optimizer.reduction.kind,
-            "compression": optimizer.reduction.compression,
-            "accumulate_steps": optimizer.accumulate_steps,
-        }
-    )
 
 
 def _when(steps, timings):

@@ -144,6 +144,12 @@ class Observer:
         probe = next((probe for probe in self._probes if probe is not None), None)
         return 0 if probe is None else int(probe.ring.step.numpy())
 
+    def go_on_from(self, step):
+        """Counts on from this number of steps done."""
+        for probe in self._probes:
+            if probe is not None:
+                probe.ring.step.assign(step)
+
     def follow(self, plan):
         """Goes on by another `Plan`; called by every process at the same step."""
         self.plan = plan

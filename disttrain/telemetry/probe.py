@@ -19,6 +19,11 @@ LOCAL = ("gradient_norm", "loss", "wait_seconds", "examples")
 
 _STEP_COLUMNS = [s.name for s in metadata.STEP_QUANTITIES]
 
+#: What the operation that records is told of a column that is none of the facts: it knows the norm
+#: of all gradients and the number of skipped steps, and writes 0 and NaN.
+_KNOWN_THERE = {"gradient_norm": -1, "skipped": -2, "own_wait": -3}
+_UNKNOWN = -4
+
 
 class Probe:
     """The buffers of one replica.
@@ -69,11 +74,10 @@ class Probe:
         Returns:
             Name to tensor, for `Probe.reduced`.
         """
-        if self._local is None:
+        if self._local is None or self._alone:
+            # Where there is no other replica, its own part is all of it.
             return {}
         found = {"own_loss": loss, "own_examples": examples}
-        if self._alone:
-            return found
         shape = [1 + self._per_variable]
 
         def measure():
@@ -102,7 +106,7 @@ class Probe:
         Returns:
             What goes into the facts of `write`: name to tensor.
         """
-        if self._local is None or self._alone:
+        if not found:
             return found
         with tf.control_dependencies([*map(sparse.values_of, gradients)]):
             waited = tf.cast(tf.timestamp() - found.pop("arrived"), tf.float32)
@@ -122,7 +126,7 @@ class Probe:
             return None
         return Watch(self._layers, variables, gradients, norms, record, with_histograms)
 
-    def write(self, record, facts, norms, watch):
+    def write(self, record, facts, norms, watch, finite=None):
         """Writes the rows of a step, if it is recorded.
 
         Args:
@@ -131,10 +135,13 @@ class Probe:
                 float32 scalar; with what `reduced` has returned.
             norms: The gradients' norms before clipping, float32 `[n]`.
             watch: What `watch` has returned, after the update.
+            finite: Whether the update was applied, a boolean scalar; by default it was. If not,
+                the step is counted as skipped, and recorded while there is room. Only where
+                `writes_at_once`.
         """
-        operations = kernels.available()
-        if operations is not None and (watch is None or watch.at_once):
-            self._write_at_once(operations, record, facts, norms, watch)
+        if self.writes_at_once(watch):
+            applied = tf.constant(True) if finite is None else finite
+            self._write_at_once(kernels.available(), record, facts, norms, watch, applied)
             return
 
         def write():
@@ -153,29 +160,41 @@ class Probe:
 
         tf.cond(record, write, lambda: False)
 
-    def _write_at_once(self, operations, record, facts, norms, watch):
+    @staticmethod
+    def writes_at_once(watch):
+        """Whether one operation writes all rows of a step with this watch."""
+        return kernels.available() is not None and (watch is None or watch.at_once)
+
+    def _write_at_once(self, operations, record, facts, norms, watch, finite):
         """The same in one operation, which takes next to nothing where nothing is recorded."""
-        # The operation puts the norm of all gradients together in its place.
-        whole = {**facts, "gradient_norm": tf.constant(statistics.NAN)}
-        rows = []
-        if self._local is not None:
-            own = LOCAL.index("gradient_norm") if "own_norms" not in facts else -1
-            rows.append((self._local, self._own_part(whole), own, -1))
+        composed, buffers, rows = [], [], []
+        if self._local is not None and self._alone:
+            buffers.append(self._local)
+            composed.append(("gradient_norm", "loss", "own_wait", "examples"))
         if self._layers is not None:
-            places = [_STEP_COLUMNS.index("gradient_norm"), _STEP_COLUMNS.index("skipped")]
-            row = statistics.step_quantities(whole, tf.constant(0.0))
-            rows.append((self._quantities, row, *places))
-            rows.append((self._examples, facts["examples"], -1, -1))
-            rows.append((self._layers.rows, watch.rows(), -1, -1))
+            buffers += [self._quantities, self._examples]
+            composed += [_STEP_COLUMNS, ["examples"]]
+        if self._local is not None and not self._alone:
+            buffers.append(self._local)
+            rows.append(self._own_part(facts))
+        if self._layers is not None:
+            buffers.append(self._layers.rows)
+            rows.append(watch.rows())
+        names = [name for columns in composed for name in columns]
+        places = dict(_KNOWN_THERE)
+        given = [name for name in dict.fromkeys(names) if name in facts and name not in places]
+        places.update((name, i) for i, name in enumerate(given))
         with tf.device("CPU:0"):
             operations.disttrain_record(
                 record=record,
+                finite=finite,
                 skipped=[self._skipped.handle] if self._layers is not None else [],
-                buffers=[buffer.handle for buffer, *_ in rows],
-                values=[row for _, row, *_ in rows],
+                buffers=[buffer.handle for buffer in buffers],
+                facts=[facts[name] for name in given],
+                rows=rows,
                 norms=norms,
-                norm_columns=[norm for *_, norm, _ in rows],
-                skipped_columns=[skipped for *_, skipped in rows],
+                widths=[len(columns) for columns in composed],
+                chosen=[places.get(name, _UNKNOWN) for name in names],
                 **self.ring.handles(),
                 **_histograms_of(self._layers, watch),
             )
@@ -187,12 +206,11 @@ class Probe:
         return self.ring.has_room()
 
     def _own_part(self, facts):
-        wait = facts.get("own_wait", tf.constant(0.0))
-        rest = [facts["own_loss"], wait, facts["own_examples"]]
-        if "own_norms" not in facts:
-            # Where there is no other replica, its own gradient is the reduced one.
-            return tf.stack([facts["gradient_norm"], *rest])
+        if self._alone:
+            own = [facts["gradient_norm"], facts["loss"], tf.constant(0.0), facts["examples"]]
+            return tf.stack(own)
         norms = facts["own_norms"]
+        rest = [facts["own_loss"], facts["own_wait"], facts["own_examples"]]
         return tf.concat([norms[:1], tf.stack(rest), norms[1:]], 0)
 
     def read_local(self, rows):

@@ -147,6 +147,7 @@ class Ring:
             "step": self.step.handle,
             "cursor": self._cursor.handle,
             "steps": self._steps.handle,
+            "spare": self._spare.handle,
         }
 
     def _named(self, step):

@@ -357,7 +357,7 @@ class Observer:
     def skipped(self):
         return tf.constant(True)
 
-    def write(self, record, facts, norms, watch):
+    def write(self, record, facts, norms, watch, finite=None):
         pass
 
 

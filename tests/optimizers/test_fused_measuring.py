@@ -51,7 +51,7 @@ class Recorder(Observer):
     def watch(self, variables, gradients, norms, record, with_histograms):
         return Watch(self.layers, variables, gradients, norms, record, with_histograms)
 
-    def write(self, record, facts, norms, watch):
+    def write(self, record, facts, norms, watch, finite=None):
         self.rows.assign(watch.rows())
         self.histograms.assign(watch.histograms())
 
@@ -316,14 +316,16 @@ def test_without_the_operation_the_same_is_recorded(clip, rows, monkeypatch):
     np.testing.assert_array_equal(at_once.histograms, one_by_one.histograms)
 
 
+@pytest.mark.parametrize("rows", [{}, SPARSE], ids=["dense", "sparse"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf], ids=str)
-def test_a_skipped_step_is_recorded_as_without_the_operation(bad, monkeypatch):
+@pytest.mark.parametrize("rule", ["SGD", "momentum", "Adam", "amsgrad"])
+def test_a_skipped_step_is_recorded_as_without_the_operation(rule, bad, rows, monkeypatch):
     given = gradients()
-    given[2][4, 5] = bad
+    given[2][3, 2] = bad
 
     def run():
         clip = disttrain.ClipByGlobalNorm(0.5)
-        return Step(RULES["Adam"].make, given, clip=clip, loss_scale=8.0, warmup=0)
+        return Step(RULES[rule].make, given, rows, clip=clip, loss_scale=8.0, warmup=0)
 
     at_once = run()
     at_once.assert_as_numpy_has_it()

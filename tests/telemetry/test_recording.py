@@ -336,7 +336,7 @@ def test_the_last_step_is_recorded_although_no_interval_meets_it(tmp_path):
 
 
 def test_a_long_run_is_thinned_to_its_budget_and_keeps_its_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("disttrain.telemetry.log._HISTOGRAMS", 0.5)
+    monkeypatch.setattr("disttrain.telemetry.recording._HISTOGRAMS", 0.5)
     made = disttrain.Trainer(
         checks.build,
         optimizer="sgd",
