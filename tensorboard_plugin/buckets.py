@@ -61,18 +61,28 @@ class _Sums:
             return
         bucket = np.searchsorted(self._bounds, places, "right") - 1
         starts = np.flatnonzero(np.diff(bucket, prepend=-1))
-        at = bucket[starts]
+        ends = np.append(starts[1:], len(places))
         finite = np.isfinite(values)
-        counted = np.where(finite, values, 0)
-        lowest = np.fmin.reduceat(values, starts, axis=0)
-        highest = np.fmax.reduceat(values, starts, axis=0)
-        self._minimum[at] = np.fmin(self._minimum[at], lowest)
-        self._maximum[at] = np.fmax(self._maximum[at], highest)
-        self._total[at] += np.add.reduceat(counted, starts, axis=0, dtype=np.float64)
-        self._finite[at] += np.add.reduceat(finite, starts, axis=0, dtype=np.int64)
-        missing = ~finite & recorded
-        self._nonfinite[at] += np.add.reduceat(missing, starts, axis=0, dtype=np.float32)
-        self._recorded[at] |= np.logical_or.reduceat(recorded, starts, axis=0)
+        if finite.all():
+            counted, finite = values, None
+        else:
+            counted = np.where(finite, values, 0)
+        if recorded is not None and recorded.all():
+            recorded = None
+        # A bucket at a time: its rows are in the processor's cache for all four, and `reduceat`
+        # takes ten times as long along the first axis.
+        for at, start, end in zip(bucket[starts], starts, ends, strict=True):
+            rows = slice(start, end)
+            self._minimum[at] = np.fmin(self._minimum[at], np.fmin.reduce(values[rows], axis=0))
+            self._maximum[at] = np.fmax(self._maximum[at], np.fmax.reduce(values[rows], axis=0))
+            self._total[at] += np.add.reduce(counted[rows], axis=0, dtype=np.float64)
+            if finite is None:
+                self._finite[at] += end - start
+            else:
+                self._finite[at] += np.count_nonzero(finite[rows], axis=0)
+                missing = ~finite[rows] if recorded is None else ~finite[rows] & recorded[rows]
+                self._nonfinite[at] += np.count_nonzero(missing, axis=0)
+            self._recorded[at] |= True if recorded is None else recorded[rows].any(axis=0)
 
     def buckets(self):
         mean = np.full(self._total.shape, np.nan)
@@ -87,8 +97,8 @@ def collect(portions, bounds, shape):
 
     Args:
         portions: Iterable of `(places, values, recorded)`: where the records stand among all of
-            them, `[n]` increasing, and what `bucket` takes of them. A record in no portion counts
-            as not recorded.
+            them, `[n]` increasing, and what `bucket` takes of them; `recorded` may be `None` where
+            all of it is true. A record in no portion counts as not recorded.
         bounds: `[buckets + 1]` int64 of `edges`.
         shape: The shape of one record's values.
 
@@ -98,6 +108,7 @@ def collect(portions, bounds, shape):
     sums = _Sums(bounds, shape)
     for places, values, recorded in portions:
         sums.add(places, values, recorded)
+        del values, recorded  # Else they would stay in memory while the next portion is read.
     return sums.buckets()
 
 

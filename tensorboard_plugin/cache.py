@@ -30,8 +30,11 @@ class Cache:
         """Keeps a value of `size` bytes, in place of what the key had before."""
         with self._lock:
             _, _, replaced = self._kept.pop(key, (None, None, 0))
+            self._held -= replaced
+            if size > self._limit:  # It would push out everything, and then itself.
+                return
             self._kept[key] = (stamp, value, size)
-            self._held += size - replaced
+            self._held += size
             while self._held > self._limit:
                 _, (_, _, dropped) = self._kept.popitem(last=False)
                 self._held -= dropped

@@ -26,12 +26,13 @@ class Diagnosis:
     """Answers for runs, computed once for each state of a run; safe to call from several threads.
 
     Args:
-        reader: A `parts.PartReader`.
+        reader: A `partreader.PartReader`.
         most_bytes: As `thinned.MOST_BYTES`.
+        give_way: As of `thinned.ThinReader`.
     """
 
-    def __init__(self, reader, most_bytes=None):
-        self._reader = thinned.ThinReader(reader, most_bytes)
+    def __init__(self, reader, most_bytes=None, give_way=lambda seconds: None):
+        self._reader = thinned.ThinReader(reader, most_bytes, give_way)
         self._answers = cache.Cache(CACHE_BYTES)
         self._computing = threading.Lock()
 

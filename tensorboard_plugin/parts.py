@@ -1,33 +1,19 @@
-"""From the data provider's numbered parts to the records of one run, joined over all its parts.
+"""The data provider's numbered parts: what is listed of them, and which of their records count.
 
-Parts are read whole, one at a time, since the provider can read no range of steps; a small cache
-keeps them. What cannot be read is left out and reported. Bucketing and answers live elsewhere.
+What cannot be read is left out and reported. `partreader` reads; `joined` joins.
 """
 
 import collections
-import collections.abc
 import dataclasses
-import functools
 import logging
 import math
-import threading
 
 import numpy as np
 from tensorboard.data import provider
 
-from tensorboard_plugin import cache, metadata
+from tensorboard_plugin import metadata
 
 logger = logging.getLogger(__name__)
-
-#: The provider samples at random above this many records, so it is above any part's number.
-EVERY_RECORD = 2**31 - 1
-
-#: How many bytes of values are kept, and of steps and wall times, which say what to read again.
-CACHE_BYTES = 2**28
-INDEX_BYTES = 2**26
-
-#: What the provider raises for a tensor that is not what it claims to be.
-_DAMAGE = (ArithmeticError, LookupError, TypeError, ValueError)
 
 #: Metadata that claims more replicas is damaged; the axis would outgrow any answer.
 MAX_REPLICAS = 2**16
@@ -67,6 +53,11 @@ class ListedPart:
     max_step: int
     max_wall_time: float
 
+    @property
+    def shape(self):
+        """The shape of one record."""
+        return self.part.shape(metadata.parse_tag(self.tag)[0])
+
 
 @dataclasses.dataclass(frozen=True)
 class Records:
@@ -77,62 +68,38 @@ class Records:
     values: np.ndarray
     problems: tuple = ()
 
-    def held(self):
+    @property
+    def index(self):
+        """What is known of the records without their values."""
+        return self.steps, self.wall_times, self.problems
+
+    def holds(self, sources):
         """Whether the values are in memory: they are here."""
+        del sources
         return True
 
-    def locate(self, rows):
-        """Where some records are; see `Opened.locate`."""
-        return self.values, rows, np.ones(len(rows), bool)
+    def select(self, rows, sources):
+        """Some names of some records; see `partreader.Opened.select`."""
+        return take(self.values, rows, *sources), np.ones(len(rows), bool)
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """A part whose steps and wall times are known, and whose values are read when wanted.
+def take(values, *indices):
+    """`values[np.ix_(*indices)]`, without a copy where the indices of all axes are in a row.
 
-    Many parts can be open while the values of one are in memory.
-
-    Attributes:
-        steps: `[n]` int64.
-        wall_times: `[n]` float64 seconds.
-        problems: `Problem`s of the part.
-        read: Function without arguments that gives its `Records`.
-        held: Function without arguments that tells whether they are in memory.
+    Args:
+        values: An array.
+        indices: For each axis, `[k]` int64.
     """
-
-    steps: np.ndarray
-    wall_times: np.ndarray
-    problems: tuple
-    read: collections.abc.Callable
-    held: collections.abc.Callable
-
-    def locate(self, rows):
-        """Reads the values, and finds some of the records among them.
-
-        Args:
-            rows: `[k]` int64, indices into `steps`.
-
-        Returns:
-            `(values, found, kept)`: the values of the whole part, the rows of it where the
-            records are, and `[k]` bool, false for a record that is gone. Only a part that changed
-            between two reads, as it does while a training writes it, has its records elsewhere.
-        """
-        records = self.read()
-        if np.array_equal(records.steps, self.steps) and np.array_equal(
-            records.wall_times, self.wall_times
-        ):
-            return records.locate(rows)
-        now = {stamp: row for row, stamp in enumerate(_stamps(records, slice(None)))}
-        found = np.array([now.get(stamp, -1) for stamp in _stamps(self, rows)], np.int64)
-        return records.values, found[found >= 0], found >= 0
+    for axis, index in enumerate(indices):
+        low = int(index[0]) if len(index) else 0
+        if np.array_equal(index, np.arange(low, low + len(index))):
+            values = values[(slice(None),) * axis + (slice(low, low + len(index)),)]
+        else:
+            values = np.take(values, index, axis)
+    return values
 
 
-def _stamps(records, rows):
-    steps, wall_times = records.steps[rows], records.wall_times[rows]
-    return zip(steps.tolist(), wall_times.tolist(), strict=True)
-
-
-def list_runs(data_provider, ctx, experiment, runs=None):
+def list_runs(data_provider, ctx, experiment, runs=None, decode=metadata.decode):
     """Lists runs that hold our data.
 
     Args:
@@ -140,6 +107,7 @@ def list_runs(data_provider, ctx, experiment, runs=None):
         ctx: The request's context.
         experiment: The experiment's identifier.
         runs: Names to look at, or `None` for all.
+        decode: `metadata.decode`, or a `decoder.Decoder` that remembers.
 
     Returns:
         `{run name: Listing}`.
@@ -150,10 +118,10 @@ def list_runs(data_provider, ctx, experiment, runs=None):
         plugin_name=metadata.PLUGIN_NAME,
         run_tag_filter=provider.RunTagFilter(runs=runs),
     )
-    return {run: _listing(tags) for run, tags in listed.items() if tags}
+    return {run: _listing(tags, decode) for run, tags in listed.items() if tags}
 
 
-def _listing(tags):
+def _listing(tags, decode):
     parts = collections.defaultdict(list)
     problems = []
     for tag, series in tags.items():
@@ -163,7 +131,7 @@ def _listing(tags):
             continue
         kind, number = parsed
         try:
-            part = metadata.decode(series.plugin_content)
+            part = decode(series.plugin_content)
             _check_replicas(kind, part)
         except ValueError as error:
             problems.append(Problem(tag, str(error)))
@@ -202,72 +170,24 @@ def from_step(parts, start):
     return [p for p in parts if p.max_step >= start or p.max_wall_time > first_written]
 
 
-class PartReader:
-    """Reads parts through the data provider and keeps the last ones used, up to `cache_bytes`."""
-
-    def __init__(self, data_provider, cache_bytes=CACHE_BYTES):
-        self._provider = data_provider
-        self._records = cache.Cache(cache_bytes)
-        self._indices = cache.Cache(INDEX_BYTES)
-        self._reading = threading.Lock()
-
-    def read(self, ctx, experiment, run, listed):
-        """All `Records` of a `ListedPart`, in the order written."""
-        key, stamp = cache_key(experiment, run, listed)
-        records = self._records.get(key, stamp)
-        if records is not None:
-            return records
-        # Requests come on many threads. One at a time reads, so that no part is read by two.
-        with self._reading:
-            records = self._records.get(key, stamp)
-            if records is not None:
-                return records
-            try:
-                answer = self._provider.read_tensors(
-                    ctx,
-                    experiment_id=experiment,
-                    plugin_name=metadata.PLUGIN_NAME,
-                    downsample=EVERY_RECORD,
-                    run_tag_filter=provider.RunTagFilter(runs=[run], tags=[listed.tag]),
-                )
-            except _DAMAGE as error:
-                records = _nothing(listed, error)
-            else:
-                records = _stack(listed, answer.get(run, {}).get(listed.tag, []))
-            index = (records.steps, records.wall_times, records.problems)
-            self._records.put(key, stamp, records, records.values.nbytes)
-            self._indices.put(key, stamp, index, records.steps.nbytes + records.wall_times.nbytes)
-        return records
-
-    def open(self, ctx, experiment, run, listed):
-        """A `ListedPart` as `Opened`; it is read here only if its steps are not known yet."""
-        index = self._indices.get(*cache_key(experiment, run, listed))
-        if index is None:
-            records = self.read(ctx, experiment, run, listed)
-            index = (records.steps, records.wall_times, records.problems)
-        key = cache_key(experiment, run, listed)
-        read = functools.partial(self.read, ctx, experiment, run, listed)
-        return Opened(*index, read, lambda: self._records.get(*key) is not None)
-
-
 def cache_key(experiment, run, listed):
     """What a part is cached under, and what differs once it has other records."""
-    shape = listed.part.shape(metadata.parse_tag(listed.tag)[0])
-    stamp = (listed.max_step, listed.max_wall_time, listed.part.columns, shape)
+    stamp = (listed.max_step, listed.max_wall_time, listed.part.columns, listed.shape)
     return (experiment, run, listed.tag), stamp
 
 
-def _nothing(listed, error):
+def nothing(listed, error):
+    """`Records` of a part that cannot be read, with the problem."""
     message = f"the records cannot be read, one of them is damaged ({str(error)[:200]!r})"
     logger.warning("%s: %s", listed.tag, message)
-    values = np.empty((0, *listed.part.shape(metadata.parse_tag(listed.tag)[0])), np.float32)
+    values = np.empty((0, *listed.shape), np.float32)
     problems = (Problem(listed.tag, message),)
     return Records(np.empty(0, np.int64), np.empty(0), values, problems)
 
 
-def _stack(listed, data):
-    part = listed.part
-    shape = part.shape(metadata.parse_tag(listed.tag)[0])
+def stack(listed, data):
+    """`Records` from the provider's `TensorDatum`s; what does not fit is left out and reported."""
+    shape = listed.shape
     fits = [d for d in data if d.numpy.shape == shape and d.numpy.dtype.kind in "fiu"]
     problems = ()
     if len(fits) < len(data):

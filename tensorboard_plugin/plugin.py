@@ -1,10 +1,10 @@
 """The HTTP routes: arguments in, `reader.Reader` asked, JSON or binary out, and the page's files.
 
 Routes live under `data/plugin/disttrain/`: `runs` and `variables` list, `heatmap`, `series`,
-`steps`, `replicas` and `histograms` answer arrays, `export` gives these as files, and `health` the
-findings; `reader.Reader` says what each answers. An argument that makes no sense gets 400, a name
-that does not exist 404, and both carry JSON `{"error": "..."}`. No answer takes more than
-`answers.MOST_BYTES`.
+`steps`, `replicas` and `histograms` answer arrays, of which `array` chooses some, `export` gives
+these as files, and `health` the findings; `reader.Reader` says what each answers. An argument that
+makes no sense gets 400, a name that does not exist 404, and both carry JSON `{"error": "..."}`. No
+answer takes more than `answers.MOST_BYTES`.
 """
 
 import functools
@@ -39,12 +39,14 @@ STATIC_FILES = (
     "eventline.js",
     "eventstrip.js",
     "exports.js",
+    "expression.js",
     "facts.js",
     "findings.js",
     "format.js",
     "groups.js",
     "grouptip.js",
     "health.css",
+    "heatasks.js",
     "heatcells.js",
     "heatmap.js",
     "heatstack.js",
@@ -73,8 +75,11 @@ STATIC_FILES = (
     "page.js",
     "paths.js",
     "picture.js",
+    "pinned.js",
     "pins.js",
+    "plot.js",
     "preview.js",
+    "replicachart.js",
     "replicaheat.js",
     "replicanumbers.js",
     "replicas.css",
@@ -83,6 +88,7 @@ STATIC_FILES = (
     "ridgelines.js",
     "ridgesection.js",
     "rowchoice.js",
+    "runfiles.js",
     "runlines.js",
     "search.js",
     "share.css",
@@ -179,7 +185,9 @@ class Plugin(base_plugin.TBPlugin):
 
     def _heatmap(self, request, ctx, experiment):
         run, statistic = _text(request, "run"), _text(request, "statistic")
-        return self._reader.heatmap(ctx, experiment, run, statistic, **_window(request))
+        sample = _one_of(request, "sample", ("never", "allowed")) == "allowed"
+        window = _window(request)
+        return self._reader.heatmap(ctx, experiment, run, statistic, **window, sample=sample)
 
     def _series(self, request, ctx, experiment):
         run = _text(request, "run")
@@ -247,12 +255,22 @@ def _show(ask, request, ctx, experiment):
     """Arrays for the page."""
     # A wrong format fails before any work is done.
     format_ = _one_of(request, "format", ("json", "binary"))
-    answer = ask(request, ctx, experiment)
+    answer = _chosen(request, *ask(request, ctx, experiment))
     if format_ == "binary":
         content = answers.to_binary(*answer)
         octets = "application/octet-stream"
         return http_util.Respond(request, content, octets, content_encoding="gzip")
     return _json(request, answers.to_json(*answer))
+
+
+def _chosen(request, header, arrays, recorded):
+    """An answer with only the arrays that are asked for; all of them where none is."""
+    wanted = request.args.getlist("array") or list(arrays)
+    for name in wanted:
+        if name not in arrays:
+            one = answers.shown(name)
+            raise errors.InvalidArgumentError(f"array must be of {', '.join(arrays)}, not {one}")
+    return header, {name: arrays[name] for name in arrays if name in wanted}, recorded
 
 
 def _one_of(request, name, values, default=0):

@@ -1,4 +1,4 @@
-"""Reads parts as `parts.PartReader` does, and of a long run only each second, fourth, ... record.
+"""Reads parts as `partreader` does, and of a long run only each second, fourth, ... record.
 
 The health rules look at all of a run at once, which must not take more memory than a page should.
 What was chosen of a part is kept, so that of a run that grows only the newest part is read again.
@@ -9,35 +9,35 @@ import itertools
 
 import numpy as np
 
-from tensorboard_plugin import cache, metadata, parts
+from tensorboard_plugin import metadata, parts
 
 #: Bytes of a run's records that are looked at, about, by tag.
 MOST_BYTES = {metadata.LAYERS: 2**27, metadata.REPLICAS: 2**25}
 
-#: Chosen records of several runs that are kept.
-CACHE_BYTES = 3 * 2**26
+#: Seconds that the reading of a part waits, at most, while a person waits for an answer.
+PATIENCE = 2.0
 
 
 class ThinReader:
     """A reader for `whole.read`; safe to call from several threads.
 
     Args:
-        reader: A `parts.PartReader`.
+        reader: A `partreader.PartReader`; chosen records are kept with its planes.
         most_bytes: As `MOST_BYTES`; a tag that is not in it is read whole.
-        cache_bytes: As `CACHE_BYTES`.
+        give_way: Called with `PATIENCE` before each part is read.
     """
 
-    def __init__(self, reader, most_bytes=None, cache_bytes=CACHE_BYTES):
+    def __init__(self, reader, most_bytes=None, give_way=lambda seconds: None):
         self._reader = reader
         self._most = MOST_BYTES if most_bytes is None else most_bytes
-        self._kept = cache.Cache(cache_bytes)
+        self._give_way = give_way
 
     def of(self, listing):
         """The reader of one run as it is now listed, a `RunReader`."""
         strides = {
             tag: stride(listing.parts.get(tag, []), tag, most) for tag, most in self._most.items()
         }
-        return RunReader(self._reader, self._kept, strides)
+        return RunReader(self._reader, strides, self._give_way)
 
 
 class RunReader:
@@ -48,14 +48,14 @@ class RunReader:
         counts: By tag, the number of all records of the parts opened so far.
     """
 
-    def __init__(self, reader, kept, strides):
+    def __init__(self, reader, strides, give_way):
         self._reader = reader
-        self._kept = kept
+        self._give_way = give_way
         self.strides = strides
         self.counts = dict.fromkeys(metadata.TAGS, 0)
 
     def open(self, ctx, experiment, run, listed):
-        """A `parts.ListedPart` as `parts.Records` or `parts.Opened`."""
+        """A `parts.ListedPart` as `parts.Records` or `partreader.Opened`."""
         tag = metadata.parse_tag(listed.tag)[0]
         step = self.strides.get(tag, 1)
         if step == 1:
@@ -67,9 +67,10 @@ class RunReader:
 
     def _thin(self, ctx, experiment, run, listed, step):
         key, stamp = parts.cache_key(experiment, run, listed)
-        found = self._kept.get((*key, step), stamp)
+        found = self._reader.planes.get((*key, step), stamp)
         if found is None:
-            records = self._reader.read(ctx, experiment, run, listed)
+            self._give_way(PATIENCE)
+            records = self._reader.read(ctx, experiment, run, listed, keep=False)
             rows = chosen(records.values, listed.part, step)
             thin = dataclasses.replace(
                 records,
@@ -78,7 +79,7 @@ class RunReader:
                 values=records.values[rows],
             )
             found = thin, len(records.steps)
-            self._kept.put((*key, step), stamp, found, thin.values.nbytes)
+            self._reader.planes.put((*key, step), stamp, found, thin.values.nbytes)
         return found
 
 

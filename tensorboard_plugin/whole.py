@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from tensorboard_plugin import health, joined, metadata
+from tensorboard_plugin import axes, health, joined, metadata
 
 
 def read(reader, ctx, experiment, run, listing, statistics=None, start=None, end=None):
@@ -17,7 +17,7 @@ def read(reader, ctx, experiment, run, listing, statistics=None, start=None, end
     It takes the memory of the values asked for, and of one part more.
 
     Args:
-        reader: A `parts.PartReader`.
+        reader: A `partreader.PartReader`.
         ctx: The request's context.
         experiment: The experiment's identifier.
         run: The run's name.
@@ -43,10 +43,10 @@ def read(reader, ctx, experiment, run, listing, statistics=None, start=None, end
     layers, opened, of_layers = join(metadata.LAYERS)
     steps, _, of_steps = join(metadata.STEPS)
     replicas, _, of_replicas = join(metadata.REPLICAS)
-    variables = joined.merge_variables(layers)
+    variables = axes.merge_variables(layers)
     paths = [variable.path for variable in variables]
-    wanted = statistics or joined.merge_columns(layers)
-    names = [name for name in joined.merge_columns(layers) if name in wanted]
+    wanted = statistics or axes.merge_columns(layers)
+    names = [name for name in axes.merge_columns(layers) if name in wanted]
     count = replicas[-1].replicas if replicas else 0
     local = [quantity.name for quantity in metadata.REPLICA_QUANTITIES]
     newest = (layers or steps or [metadata.Part(())])[-1]
@@ -54,8 +54,8 @@ def read(reader, ctx, experiment, run, listing, statistics=None, start=None, end
         layers=_table(of_layers, names, of_layers.layer_portions(names, paths), (len(paths),)),
         quantities=_table(
             of_steps,
-            joined.merge_columns(steps),
-            of_steps.quantity_portions(joined.merge_columns(steps)),
+            axes.merge_columns(steps),
+            of_steps.quantity_portions(axes.merge_columns(steps)),
         ),
         replicas=_table(of_replicas, local, of_replicas.replica_portions(local, count), (count,)),
         variables=tuple(dataclasses.asdict(variable) for variable in variables),

@@ -5,7 +5,7 @@ import os
 import sys
 import types
 
-from tensorboard_plugin import parts, whole
+from tensorboard_plugin import partreader, parts, whole
 
 
 class NothingToInspect(ValueError):
@@ -41,7 +41,7 @@ def runs(logdir, name=None):
             f"the event files of {which} hold no statistics of disttrain: the training had "
             "telemetry=None, has not written its first record yet, or was another program's"
         )
-    reader = parts.PartReader(provider)
+    reader = partreader.PartReader(provider)
     newest_first = sorted(listings.items(), key=lambda item: (-item[1].last_wall_time, item[0]))
     return [(run, _read(reader, ctx, run, listing)) for run, listing in newest_first]
 

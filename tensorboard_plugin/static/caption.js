@@ -14,6 +14,7 @@ export class Caption {
     this.title = element('h1', {});
     this.description = element('p', {class: 'description'});
     this.summary = element('span', {class: 'summary'});
+    this.refining = element('span', {class: 'refining', role: 'status'});
     this.zoomOut = element(
       'button', {class: 'link', type: 'button', hidden: true, onclick: onZoomOut},
       'Show all steps');
@@ -25,7 +26,7 @@ export class Caption {
       'div', {class: 'caption'},
       element(
         'div', {class: 'words'}, this.title, this.description,
-        element('p', {}, this.summary, ' ', this.zoomOut, ' ', this.groups)),
+        element('p', {}, this.summary, ' ', this.refining, ' ', this.zoomOut, ' ', this.groups)),
       this.legend.root);
   }
 
@@ -48,6 +49,10 @@ export class Caption {
     this.title.textContent = answer.statistic.label;
     this.description.textContent = answer.statistic.description;
     this.summary.textContent =
-      `${layers}, ${count(axis.records, 'recorded step')}${range}.${mean}`;
+      answer.sampled ? `${layers}${range}.`
+        : `${layers}, ${count(axis.records, 'recorded step')}${range}.${mean}`;
+    const text = answer.sampled
+      ? `Refining: a random sample of ${count(axis.records, 'record')} until all are read …` : '';
+    if (this.refining.textContent !== text) this.refining.textContent = text;
   }
 }

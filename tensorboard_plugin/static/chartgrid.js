@@ -15,8 +15,10 @@ export class ChartGrid {
    * @param {{onPoint: function(?Node[], number, number, boolean), onCursor: function(?number),
    *     onZoom: function(?number[])}} listeners `onPoint` gets what to tell at a page's point, and
    *     whether to say it; cursor and zoom are in steps.
+   * @param {function(object): Element} pin Makes the button that pins a statistic's chart.
    */
-  constructor({onPoint, onCursor, onZoom}) {
+  constructor({onPoint, onCursor, onZoom}, pin) {
+    this.pin = pin;
     this.onPoint = onPoint;
     this.onCursor = onCursor;
     this.onZoom = onZoom;
@@ -41,8 +43,11 @@ export class ChartGrid {
       ? 'Nothing was recorded of these layers.'
       : sound ? 'No element of a gradient was NaN or infinite in these steps.' : '';
     this.#arrange(drawn.map(([{name}]) => name));
-    drawn.forEach(([statistic, lines]) =>
-      this.charts.get(statistic.name).show(horizontal, statistic, lines, options));
+    drawn.forEach(([statistic, lines]) => {
+      const chart = this.charts.get(statistic.name);
+      chart.setPin(this.pin(statistic));
+      chart.show(horizontal, statistic, lines, options);
+    });
   }
 
   setSmoothing(smoothing) {

@@ -146,7 +146,7 @@ function whyNot({tag, lasting, replicas = 0}, run, {records, first_step: first, 
   const begin = Math.max(STARTUP_STEPS, Math.floor(STARTUP_SHARE * last), first - 1);
   const settled = (records * (last - begin)) / Math.max(1, last - first);
   if (lasting && (settled < LASTING.records || last - begin < LASTING.steps)) {
-    return `too early: it takes ${LASTING.records} records over ${LASTING.steps} steps, behind ` +
+    return `too early: it takes ${LASTING.records} records over ${LASTING.steps} steps after ` +
       `the first ${whole(begin)}`;
   }
   return null;

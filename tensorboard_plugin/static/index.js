@@ -15,6 +15,9 @@ const STYLES = [
   './share.css',
 ];
 
+// Each of them is asked for at once, before the page itself is made.
+const styled = Promise.all(STYLES.map(style));
+
 function style(name) {
   return new Promise((loaded) => {
     const href = new URL(name, import.meta.url).href;
@@ -27,7 +30,7 @@ function style(name) {
 export async function render() {
   document.title = 'disttrain';
   document.documentElement.lang = 'en';
-  await Promise.all(STYLES.map(style));
+  await styled;
   new Page((page) => [
     new Overview(page), new Layers(page), new Optimizer(page),
     new Replicas(page), new Health(page), new Compare(page),

@@ -90,7 +90,8 @@ export class LayerPanel {
           'div', {class: 'heading', title: statistic.description},
           element('span', {class: 'name'}, statistic.label), value,
           pinButton(
-            this.page, this.path, statistic.name, `${statistic.label} of ${this.path}`)),
+            this.page, {kind: 'layers', name: statistic.name, of: [this.path]},
+            `${statistic.label} of ${this.path}`)),
         plot));
       const line = new Line(plot, {showSteps: true, ...this.listeners});
       line.show(axis, statistic, values, range);

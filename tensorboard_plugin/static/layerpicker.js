@@ -2,7 +2,7 @@
 
 import {element} from './dom.js';
 import {count, whole} from './format.js';
-import {MOST_LAYERS, swatch} from './layercolors.js';
+import {swatch} from './layercolors.js';
 import {pathFilter} from './search.js';
 
 // A longer list is found through the search.

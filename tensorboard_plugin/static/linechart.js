@@ -1,14 +1,10 @@
 // One statistic of several layers over steps or time: a line each, with a band from minimum to
 // maximum where records were bucketed, smoothed if wanted.
 
-import uPlot from './vendor/uPlot/uPlot.esm.js';
-import {CANVAS_FONT, css, element} from './dom.js';
-import {number} from './format.js';
+import {element} from './dom.js';
 import {DASHES, faded, placeColor} from './layercolors.js';
 import {NAMES_WIDTH, drawMarks} from './linemarks.js';
-import {
-  NUMBERS_WIDTH, axisLabel, axisNumbers, padded, paddedLog, points, spansDecade,
-} from './lines.js';
+import {Plot, axisLabel, points, spansDecade} from './plot.js';
 import {smooth} from './smoothing.js';
 
 // Of each layer, in this order: uPlot's series. Series 0 are the places on the axis.
@@ -17,19 +13,19 @@ const SERIES = 4;
 const PLAIN_KEYS = {ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10};
 const ZOOM_KEYS = {'+': 0.5, '=': 0.5, '-': 2, _: 2};
 
-export class LineChart {
+export class LineChart extends Plot {
   /**
    * @param {{onPoint: function(LineChart, ?number, {x: number, y: number}, boolean),
    *     onZoom: function(?number[])}} listeners `onPoint` gets a column, a point of the page, and
    *     whether the keyboard moved; a zoom is `[first, last]` step, or null for all.
    */
   constructor({onPoint, onZoom}) {
+    super(element('div', {class: 'plot', role: 'application', tabIndex: 0}));
     this.onPoint = onPoint;
     this.onZoom = onZoom;
     this.name = element('span', {class: 'name'});
     this.note = element('span', {class: 'value'});
     this.heading = element('div', {class: 'heading'}, this.name, this.note);
-    this.box = element('div', {class: 'plot', role: 'application', tabIndex: 0});
     this.root = element('section', {class: 'line-chart'}, this.heading, this.box);
     this.column = -1;
     this.box.addEventListener('keydown', (event) => this.#key(event));
@@ -44,7 +40,6 @@ export class LineChart {
    * @param {{scale: string, smoothing: number}} options As in the state.
    */
   show(horizontal, statistic, lines, {scale, smoothing}) {
-    this.destroy();
     Object.assign(this, {horizontal, statistic, lines, smoothing});
     this.log = logarithmic(scale, statistic, lines);
     this.name.textContent = statistic.label;
@@ -52,8 +47,30 @@ export class LineChart {
     this.root.dataset.statistic = statistic.name;
     this.root.dataset.log = this.log;
     this.note.textContent = this.#noteText(scale);
-    this.plot = new uPlot(this.#options(), this.#data(), this.box);
+    this.make(this.#data(), {
+      range: horizontal, places: (places) => horizontal.labels(places), log: this.log,
+      series: lines.flatMap(({place}) => this.#series(place)),
+      bands: horizontal.steps.bucketed ? lines.map((_, index) => ({
+        series: [SERIES * index + 2, SERIES * index + 1],
+        fill: () => faded(this.#color(SERIES * index + 1), lines.length > 3 ? 0.14 : 0.22),
+      })) : [],
+      points: {
+        size: (plot, series) => (series % SERIES === this.#mainSeries ? 7 : 0),
+        fill: (plot, series) => this.#color(series),
+      },
+      right: NAMES_WIDTH,
+    });
     this.#describe();
+  }
+
+  /** Takes the button that pins what is shown; one for the same stays, with its focus. */
+  setPin(button) {
+    if (this.pin?.dataset.pin === button.dataset.pin) this.pin.refresh();
+    else {
+      this.pin?.remove();
+      this.pin = button;
+      this.heading.append(button);
+    }
   }
 
   /** Smooths anew; the vertical scale stays, so that a moved slider moves lines alone. */
@@ -65,25 +82,7 @@ export class LineChart {
   /** Puts the vertical cursor at a column, or takes it away for -1. */
   setCursor(column) {
     this.column = column;
-    if (!this.plot) return;
-    const left = column < 0 ? -10 : this.plot.valToPos(this.horizontal.middle[column], 'x');
-    this.quiet = true;
-    this.plot.setCursor({left, top: column < 0 ? -10 : 0});
-    this.quiet = false;
-  }
-
-  resize() {
-    if (this.plot) this.plot.setSize({width: this.box.clientWidth, height: this.box.clientHeight});
-  }
-
-  /** Draws with the theme's colours. */
-  draw() {
-    if (this.plot) this.plot.redraw(false);
-  }
-
-  destroy() {
-    if (this.plot) this.plot.destroy();
-    this.plot = null;
+    super.setCursor(column < 0 ? null : this.horizontal.middle[column]);
   }
 
   #data() {
@@ -117,54 +116,6 @@ export class LineChart {
         'Left and right move the cursor, plus and minus zoom, 0 shows all steps.');
   }
 
-  #options() {
-    const {horizontal, log} = this;
-    const grid = {stroke: () => css('--line'), width: 1};
-    const text = {font: CANVAS_FONT, stroke: () => css('--dim')};
-    return {
-      width: this.box.clientWidth,
-      height: this.box.clientHeight,
-      padding: [8, NAMES_WIDTH, 0, 0],
-      legend: {show: false},
-      cursor: {
-        drag: {x: true, y: false, setScale: false, dist: 5},
-        y: false,
-        points: {
-          size: (plot, series) => (series % SERIES === this.#mainSeries ? 7 : 0),
-          fill: (plot, series) => this.#color(series),
-          stroke: () => css('--page'),
-        },
-      },
-      scales: {
-        x: {time: false, range: () => [horizontal.low, horizontal.high]},
-        y: log ? {distr: 3, range: paddedLog} : {range: padded},
-      },
-      series: [{}, ...this.lines.flatMap(({place}) => this.#series(place))],
-      bands: horizontal.steps.bucketed ? this.lines.map((_, index) => ({
-        series: [SERIES * index + 2, SERIES * index + 1],
-        fill: () => faded(this.#color(SERIES * index + 1), this.lines.length > 3 ? 0.14 : 0.22),
-      })) : [],
-      axes: [
-        {
-          ...text, grid, ticks: {show: false}, size: 24, gap: 6,
-          splits: (plot) => horizontal.ticks(plot.bbox.width / devicePixelRatio),
-          values: (plot, splits) => horizontal.labels(splits),
-        },
-        {
-          ...text, grid, ticks: {show: false}, size: NUMBERS_WIDTH, gap: 6, space: 26,
-          splits: (plot, index, low, high) => axisNumbers(low, high, log, plot.bbox.height),
-          filter: (plot, splits) => splits,
-          values: (plot, splits) => distinctLabels(splits, log),
-        },
-      ],
-      hooks: {
-        setCursor: [(plot) => this.#moved(plot)],
-        setSelect: [(plot) => this.#selected(plot)],
-        draw: [(plot) => drawMarks(plot, this)],
-      },
-    };
-  }
-
   // The series that the cursor's point is on: 3 are the means, 4 (as 0) the smoothed ones.
   get #mainSeries() {
     return this.smoothing ? 0 : 3;
@@ -190,29 +141,22 @@ export class LineChart {
     ];
   }
 
-  #moved(plot) {
-    if (this.quiet) return;
-    const {left, top} = plot.cursor;
-    if (left === undefined || left < 0) {
-      this.onPoint(this, null);
-      return;
-    }
-    const box = plot.over.getBoundingClientRect();
-    this.#point(this.horizontal.columnAt(plot.posToVal(left, 'x')), box, left, top, false);
+  moved(place, point) {
+    if (place === null) this.onPoint(this, null);
+    else this.#point(this.horizontal.columnAt(place), point, false);
   }
 
-  #point(column, box, left, top, keyboard) {
-    const point = {x: box.left + left, y: box.top + top};
-    this.onPoint(this, column < 0 ? null : column, point, keyboard);
-  }
-
-  #selected(plot) {
-    const {left, width} = plot.select;
-    if (!width) return;
-    plot.setSelect({left: 0, top: 0, width: 0, height: 0}, false);
-    const range = this.horizontal.stepsWithin(
-      plot.posToVal(left, 'x'), plot.posToVal(left + width, 'x'));
+  dragged(low, high) {
+    const range = this.horizontal.stepsWithin(low, high);
     if (range) this.onZoom(range);
+  }
+
+  decorate(plot) {
+    drawMarks(plot, this);
+  }
+
+  #point(column, point, keyboard) {
+    this.onPoint(this, column < 0 ? null : column, point, keyboard);
   }
 
   #key(event) {
@@ -225,7 +169,7 @@ export class LineChart {
       const column = Math.max(0, Math.min(columns - 1, ends[event.key] ?? goes));
       const left = this.plot.valToPos(this.horizontal.middle[column], 'x');
       const box = this.plot.over.getBoundingClientRect();
-      this.#point(column, box, left, box.height / 3, true);
+      this.#point(column, {x: box.left + left, y: box.top + box.height / 3}, true);
     } else if (event.key in ZOOM_KEYS) {
       const half = ((columns * ZOOM_KEYS[event.key]) / 2);
       if (half < 1 && ZOOM_KEYS[event.key] < 1) return;
@@ -241,15 +185,6 @@ export class LineChart {
     } else return;
     event.preventDefault();
   }
-}
-
-// As many digits as tell a nearly constant line's ticks apart.
-function distinctLabels(values, log) {
-  let labels = values.map((value) => axisLabel(value, log));
-  for (let digits = 5; digits < 9 && new Set(labels).size < labels.length; digits += 1) {
-    labels = values.map((value) => number(value, digits));
-  }
-  return labels;
 }
 
 /** Whether a chart's vertical axis is logarithmic: never where values below 0 would be lost. */

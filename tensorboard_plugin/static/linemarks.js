@@ -1,10 +1,9 @@
 // What lines alone do not say: values that are not finite, zeros below a logarithmic axis, the
 // usual value, and each line's number behind its end.
 
-import {NOT_FINITE, rgb} from './colors.js';
-import {CANVAS_FONT, css} from './dom.js';
+import {CANVAS_FONT} from './dom.js';
 import {placeColor, placeName} from './layercolors.js';
-import {points} from './lines.js';
+import {clipped, fillColumn, markNotFinite, markTarget, points} from './plot.js';
 
 /** Room for the numbers right of a plot. */
 export const NAMES_WIDTH = 16;
@@ -12,52 +11,26 @@ const NAME_HEIGHT = 11;
 
 /** Draws over a uPlot what a `LineChart` shows besides lines. */
 export function drawMarks(plot, chart) {
-  const {ctx: context, bbox} = plot;
-  context.save();
-  context.beginPath();
-  context.rect(bbox.left, bbox.top, bbox.width, bbox.height);
-  context.clip();
-  drawColumns(plot, chart);
-  drawTarget(plot, chart.statistic);
-  context.restore();
+  clipped(plot, () => {
+    drawColumns(plot, chart);
+    markTarget(plot, chart.statistic);
+  });
   drawNames(plot, chart);
 }
 
 // Red at the top where a value is not finite, the layer's colour at the bottom where it is 0.
-function drawColumns(plot, {horizontal, lines, log}) {
+function drawColumns(plot, {horizontal: {edges}, lines, log}) {
   const {ctx: context, bbox} = plot;
   const pixel = devicePixelRatio;
-  const bar = (column, top, height) => {
-    const left = plot.valToPos(horizontal.edges[column], 'x', true);
-    const right = plot.valToPos(horizontal.edges[column + 1], 'x', true);
-    context.fillRect(left, top, Math.max(right - left, 2 * pixel), height);
-  };
   lines.forEach(({place, mean, nonfinite}, index) => {
-    context.fillStyle = rgb(NOT_FINITE);
-    nonfinite.forEach((amount, column) => {
-      if (amount) bar(column, bbox.top, 5 * pixel);
-    });
+    markNotFinite(plot, edges, nonfinite);
     if (!log) return;
     context.fillStyle = placeColor(place);
+    const top = bbox.top + bbox.height - 3 * (index + 1) * pixel;
     mean.forEach((value, column) => {
-      if (value === 0) bar(column, bbox.top + bbox.height - 3 * (index + 1) * pixel, 2 * pixel);
+      if (value === 0) fillColumn(plot, edges, column, top, 2 * pixel);
     });
   });
-}
-
-function drawTarget(plot, {target}) {
-  const {ctx: context, bbox} = plot;
-  const {min, max} = plot.scales.y;
-  if (!target || target <= min || target >= max) return;
-  const pixel = devicePixelRatio;
-  const y = Math.round(plot.valToPos(target, 'y', true));
-  context.setLineDash([4 * pixel, 4 * pixel]);
-  context.lineWidth = pixel;
-  context.strokeStyle = css('--dim');
-  context.beginPath();
-  context.moveTo(bbox.left, y);
-  context.lineTo(bbox.left + bbox.width, y);
-  context.stroke();
 }
 
 function drawNames(plot, {lines, log, smoothed}) {

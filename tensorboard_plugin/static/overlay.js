@@ -1,29 +1,26 @@
 // One quantity of several runs over a common axis: a line each, named at its end.
 
 import uPlot from './vendor/uPlot/uPlot.esm.js';
-import {NOT_FINITE, rgb} from './colors.js';
-import {CANVAS_FONT, css, element} from './dom.js';
+import {CANVAS_FONT, element} from './dom.js';
 import {DASHES, placeColor} from './layercolors.js';
-import {
-  NUMBERS_WIDTH, axisLabel, axisNumbers, padded, paddedLog, points, spansDecade,
-} from './lines.js';
+import {Plot, axisLabel, clipped, markNotFinite, points, spansDecade} from './plot.js';
 
 const NAMES = {width: 92, height: 12, letters: 14};
 
-export class Overlay {
+export class Overlay extends Plot {
   /**
    * @param {{onPoint: function(Overlay, ?number, object, boolean), onZoom: function(?number[])}}
    *     listeners `onPoint` gets a place of the axis, a point of the page, and whether the keyboard
-   *     moved; a zoom is `[first, last]` step, or null for all.
+   *     moved; a zoom is `[first, last]` step, or null for all. With `named: false` the lines' ends
+   *     have no names.
    */
-  constructor({onPoint, onZoom}) {
-    Object.assign(this, {onPoint, onZoom});
+  constructor({onPoint, onZoom, named = true}) {
+    super(element('div', {class: 'plot', role: 'application', tabIndex: 0}));
+    Object.assign(this, {onPoint, onZoom, named});
     this.name = element('h3', {});
     this.note = element('span', {class: 'value'});
-    this.box = element('div', {class: 'plot', role: 'application', tabIndex: 0});
-    this.root = element(
-      'section', {class: 'overlay'}, element('div', {class: 'heading'}, this.name, this.note),
-      this.box);
+    this.heading = element('div', {class: 'heading'}, this.name, this.note);
+    this.root = element('section', {class: 'overlay'}, this.heading, this.box);
     this.box.addEventListener('keydown', (event) => this.#key(event));
     this.box.addEventListener('blur', () => this.onPoint(this, null));
   }
@@ -35,7 +32,6 @@ export class Overlay {
    *     lines
    */
   show(range, quantity, lines) {
-    this.destroy();
     Object.assign(this, {range, quantity, lines});
     this.log = quantity.scale === 'log' &&
       spansDecade(lines.flatMap(({mean}) => Array.from(mean)));
@@ -46,7 +42,15 @@ export class Overlay {
     const tables = lines.map(({horizontal, mean}) =>
       [Array.from(horizontal.middle), points(mean, this.log)]);
     this.data = uPlot.join(tables);
-    this.plot = new uPlot(this.#options(), this.data, this.box);
+    this.make(this.data, {
+      range, places: (places) => range.labels(places), log: this.log,
+      series: lines.map(({place, horizontal}) => ({
+        stroke: () => placeColor(place), width: 1.75, dash: DASHES[place], spanGaps: false,
+        points: {show: horizontal.columns < 20, size: 5, fill: () => placeColor(place)},
+      })),
+      points: {fill: (plot, series) => placeColor(lines[series - 1].place)},
+      right: this.named ? NAMES.width : 0,
+    });
     const last = lines.map(({name, mean}) => {
       const value = mean.findLast((one) => Number.isFinite(one));
       return `${name.slice(0, 200)}: ${value === undefined ? 'none' : axisLabel(value, false)}`;
@@ -67,91 +71,15 @@ export class Overlay {
   /** Puts the vertical cursor at a place of the axis, or takes it away. */
   setCursor(place) {
     this.at = place;
-    if (!this.plot) return;
-    this.quiet = true;
-    this.plot.setCursor({
-      left: place === null ? -10 : this.plot.valToPos(place, 'x'), top: place === null ? -10 : 0,
-    });
-    this.quiet = false;
+    super.setCursor(place);
   }
 
-  resize() {
-    if (this.plot) this.plot.setSize({width: this.box.clientWidth, height: this.box.clientHeight});
+  moved(place, point) {
+    this.onPoint(this, place, point, false);
   }
 
-  /** Draws with the theme's colours. */
-  draw() {
-    if (this.plot) this.plot.redraw(false);
-  }
-
-  destroy() {
-    if (this.plot) this.plot.destroy();
-    this.plot = null;
-  }
-
-  #options() {
-    const {range, log, lines} = this;
-    const grid = {stroke: () => css('--line'), width: 1};
-    const text = {font: CANVAS_FONT, stroke: () => css('--dim')};
-    return {
-      width: this.box.clientWidth,
-      height: this.box.clientHeight,
-      padding: [8, NAMES.width, 0, 0],
-      legend: {show: false},
-      cursor: {
-        drag: {x: true, y: false, setScale: false, dist: 5},
-        y: false,
-        points: {
-          size: 7, stroke: () => css('--page'),
-          fill: (plot, series) => placeColor(lines[series - 1].place),
-        },
-      },
-      scales: {
-        x: {time: false, range: () => [range.low, range.high]},
-        y: log ? {distr: 3, range: paddedLog} : {range: padded},
-      },
-      series: [{}, ...lines.map(({place, horizontal}) => ({
-        stroke: () => placeColor(place), width: 1.75, dash: DASHES[place], spanGaps: false,
-        points: {show: horizontal.columns < 20, size: 5, fill: () => placeColor(place)},
-      }))],
-      axes: [
-        {
-          ...text, grid, ticks: {show: false}, size: 24, gap: 6,
-          splits: (plot) => range.ticks(plot.bbox.width / devicePixelRatio),
-          values: (plot, splits) => range.labels(splits),
-        },
-        {
-          ...text, grid, ticks: {show: false}, size: NUMBERS_WIDTH, gap: 6, space: 26,
-          splits: (plot, index, low, high) => axisNumbers(low, high, log, plot.bbox.height),
-          filter: (plot, splits) => splits,
-          values: (plot, splits) => splits.map((value) => axisLabel(value, log)),
-        },
-      ],
-      hooks: {
-        setCursor: [(plot) => this.#moved(plot)],
-        setSelect: [(plot) => this.#selected(plot)],
-        draw: [(plot) => this.#decorate(plot)],
-      },
-    };
-  }
-
-  #moved(plot) {
-    if (this.quiet) return;
-    const {left, top} = plot.cursor;
-    if (left === undefined || left < 0) {
-      this.onPoint(this, null);
-      return;
-    }
-    const box = plot.over.getBoundingClientRect();
-    this.onPoint(this, plot.posToVal(left, 'x'), {x: box.left + left, y: box.top + top}, false);
-  }
-
-  #selected(plot) {
-    const {left, width} = plot.select;
-    if (!width) return;
-    plot.setSelect({left: 0, top: 0, width: 0, height: 0}, false);
-    const steps = this.range.stepsWithin(
-      plot.posToVal(left, 'x'), plot.posToVal(left + width, 'x'));
+  dragged(low, high) {
+    const steps = this.range.stepsWithin(low, high);
     if (steps) this.onZoom(steps);
   }
 
@@ -180,18 +108,20 @@ export class Overlay {
   }
 
   // Red marks for what is not finite, and the runs' names behind the ends of their lines.
-  #decorate(plot) {
+  decorate(plot) {
+    clipped(plot, () => {
+      for (const {horizontal, nonfinite} of this.lines) {
+        markNotFinite(plot, horizontal.edges, nonfinite);
+      }
+    });
+    if (this.named) this.#drawNames(plot);
+  }
+
+  #drawNames(plot) {
     const {ctx: context, bbox} = plot;
     const pixel = devicePixelRatio;
     const room = NAMES.height * pixel;
     context.save();
-    context.fillStyle = rgb(NOT_FINITE);
-    this.lines.forEach(({horizontal, nonfinite}) => nonfinite.forEach((amount, column) => {
-      if (!amount) return;
-      const left = plot.valToPos(horizontal.edges[column], 'x', true);
-      const right = plot.valToPos(horizontal.edges[column + 1], 'x', true);
-      context.fillRect(left, bbox.top, Math.max(right - left, 2 * pixel), 5 * pixel);
-    }));
     const names = this.lines.flatMap(({name, place, mean, horizontal}) => {
       const values = points(mean, this.log);
       const column = values.findLastIndex((one) => one !== null);

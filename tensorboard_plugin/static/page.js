@@ -20,7 +20,8 @@ export class Page {
   constructor(makeViews) {
     // What tests and scripts may look at; canvases have nothing to query.
     this.state = {
-      ...fromParameters(readAddress()), rows: 0, columns: 0, ready: false, error: null,
+      ...fromParameters(readAddress()), rows: 0, columns: 0, sampled: false, exact: false,
+      ready: false, error: null,
     };
     window.disttrainState = this.state;
     this.runs = [];

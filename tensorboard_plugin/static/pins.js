@@ -1,50 +1,62 @@
-// Charts that stay at the top of every view: of a layer's statistic, or of the run as a whole.
+// Charts that stay at the top of every view, whichever run is shown; what they draw is in
+// `pinned.js`.
 
-import {askArrays, askJson} from './api.js';
-import {StepAxis} from './axis.js';
+import {askJson} from './api.js';
 import {element} from './dom.js';
-import {exact, number} from './format.js';
-import {Line} from './lines.js';
+import {makePinned} from './pinned.js';
 
 // As many fit beside each other; more would leave the views no room.
 const MOST = 6;
-const COLUMNS = 300;
-const ARRAYS = ['minimum', 'mean', 'maximum', 'nonfinite'];
 
-/** A pin as the state keeps it; `layer` is null for a quantity of the whole run. */
-export function pinOf(layer, statistic) {
-  return JSON.stringify([layer, statistic]);
+const KINDS = ['layers', 'run', 'replicas', 'runs'];
+
+/**
+ * A pin as the state keeps it.
+ * @param {{kind: string, name: string, of: string[]}} pin `kind` is "layers", "run", "replicas" or
+ *     "runs"; `name` that of a statistic or quantity; `of` paths of layers or names of runs.
+ */
+function pinText({kind, name, of = []}) {
+  if (kind === 'run') return JSON.stringify([null, name]);
+  if (kind === 'layers' && of.length === 1) return JSON.stringify([of[0], name]);
+  return JSON.stringify([kind, name, of]);
 }
 
-// `[layer, statistic]` of a pin, or null where an address holds something else.
-function read(pin) {
+// What a pin of the state names, or null where an address holds something else.
+function readPin(text) {
+  const isText = (one) => typeof one === 'string';
   try {
-    const found = JSON.parse(pin);
-    const texts = Array.isArray(found) && found.length === 2 && typeof found[1] === 'string';
-    return texts && (found[0] === null || typeof found[0] === 'string') ? found : null;
+    const found = JSON.parse(text);
+    if (!Array.isArray(found) || !isText(found[1])) return null;
+    const [first, name, of] = found;
+    if (found.length === 2 && first === null) return {kind: 'run', name, of: []};
+    if (found.length === 2 && isText(first)) return {kind: 'layers', name, of: [first]};
+    const lists = found.length === 3 && KINDS.includes(first) && Array.isArray(of);
+    return lists && of.every(isText) ? {kind: first, name, of} : null;
   } catch {
     return null;
   }
 }
 
 /** A button that pins a chart, and takes the pin away where it is pinned. */
-export function pinButton(page, layer, statistic, label) {
-  const pin = pinOf(layer, statistic);
-  const pinned = () => page.state.pins.includes(pin);
+export function pinButton(page, pin, label) {
+  const text = pinText(pin);
+  const pinned = () => page.state.pins.includes(text);
   const button = element('button', {
-    class: 'pin', type: 'button', dataset: {pin},
-    onclick: () => page.pins.toggle(pin),
+    class: 'pin', type: 'button', dataset: {pin: text}, onclick: () => page.pins.toggle(text),
   });
   const show = () => {
-    const text = `${pinned() ? 'Unpin' : 'Pin'} ${label}`;
     button.setAttribute('aria-pressed', pinned());
-    button.setAttribute('aria-label', text);
+    button.setAttribute('aria-label', `${pinned() ? 'Unpin' : 'Pin'} ${label}`);
     button.title = pinned() ? 'Take away from the top' : 'Keep at the top of every view';
   };
   button.append(icon());
   show();
   button.refresh = show;
   return button;
+}
+
+function refreshButtons() {
+  for (const button of document.querySelectorAll('button.pin')) button.refresh();
 }
 
 // A drawing pin, as lines that follow the text's colour.
@@ -74,7 +86,7 @@ export class Pins {
     const kept = pins.filter((other) => other !== pin);
     if (kept.length === pins.length) kept.push(pin);
     this.page.note({pins: kept.slice(-MOST)});
-    for (const button of document.querySelectorAll('button.pin')) button.refresh();
+    refreshButtons();
     const had = this.root.hidden;
     await this.load();
     if (had !== this.root.hidden) this.page.view.layout();
@@ -83,39 +95,45 @@ export class Pins {
   /** Asks for what is pinned, and shows it. */
   async load(signal = undefined) {
     const {run, state} = this.page;
-    const pins = [...new Set(state.pins)].map(read).filter(Boolean).slice(-MOST);
+    // An address may write the same pin in other ways.
+    const texts = state.pins.map(readPin).filter(Boolean).map(pinText);
+    state.pins = [...new Set(texts)].slice(-MOST);
+    refreshButtons();
+    const pins = state.pins.map(readPin);
     if (!pins.length || !run) {
       this.#clear();
       this.root.hidden = true;
       return;
     }
     const known = await this.#known(pins, signal);
-    const found = await Promise.all(pins.map((pin) => this.#ask(pin, known, signal)));
+    const made = await Promise.all(pins.map((pin) => makePinned(pin, this.page, known, signal)));
     this.#clear();
     this.root.hidden = false;
-    pins.forEach((pin, index) => this.#show(pin, found[index]));
+    this.charts = made;
+    made.forEach((chart, index) => {
+      chart.heading.append(pinButton(this.page, pins[index], chart.title));
+      this.root.append(chart.root);
+    });
+    // Of one height, which is that of the tallest.
+    for (const chart of made) chart.show();
     this.setCursor(null);
   }
 
   setCursor(step) {
-    for (const {line, value} of this.charts) {
-      line.setCursor(step);
-      const at = line.valueAt(step);
-      value.textContent = at === undefined ? '' : step === null ? number(at) : exact(at);
-    }
+    for (const chart of this.charts) chart.setCursor(step);
   }
 
   layout() {
-    for (const {line} of this.charts) line.resize();
+    for (const chart of this.charts) chart.resize();
   }
 
   draw() {
-    for (const {line} of this.charts) line.draw();
+    for (const chart of this.charts) chart.draw();
   }
 
   // The paths of the run's variables, where a pin needs them.
   async #known(pins, signal) {
-    if (pins.every(([layer]) => layer === null)) return new Set();
+    if (pins.every(({kind}) => kind !== 'layers')) return new Set();
     const {run} = this.page;
     const key = JSON.stringify([run.name, run.variables, run.tags]);
     if (key !== this.knownKey) {
@@ -126,53 +144,8 @@ export class Pins {
     return this.known;
   }
 
-  // The chart's `{axis, statistic, values}`, or a sentence where the run has no such thing.
-  async #ask([layer, statistic], known, signal) {
-    const {run, state} = this.page;
-    if (layer !== null && !known.has(layer)) return 'Not in this run';
-    const missing = 'Not recorded in this run';
-    if (layer !== null && !run.statistics.some(({name}) => name === statistic)) return missing;
-    const asked = {run: run.name, columns: COLUMNS, start: state.start, end: state.end};
-    const answer = layer === null ? await askArrays('steps', asked, signal)
-      : await askArrays('series', {...asked, variable: layer, statistic}, signal);
-    const listed = layer === null ? answer.quantities : answer.statistics;
-    const index = listed.findIndex(({name}) => name === statistic);
-    if (index < 0 || !answer.records) return missing;
-    const axis = new StepAxis(answer);
-    const values = Object.fromEntries(ARRAYS.map((name) => [name,
-      answer[name].values.subarray(index * axis.columns, (index + 1) * axis.columns)]));
-    return {axis, statistic: listed[index], values};
-  }
-
-  #show([layer, name], found) {
-    const missing = typeof found === 'string';
-    const label = missing ? name : found.statistic.label;
-    const value = element('span', {class: 'value'});
-    const plot = element('div', {class: 'plot'}, ...(missing ? [found] : []));
-    this.root.append(element(
-      'figure', {class: missing ? 'pinned missing' : 'pinned'},
-      element(
-        'figcaption', {title: layer === null ? label : `${label} of ${layer}`},
-        element('span', {class: 'name'}, label),
-        element('span', {class: 'of'}, layer === null ? 'whole run' : layer),
-        value, pinButton(this.page, layer, name, `${label} of ${layer ?? 'the run'}`)),
-      plot));
-    if (missing) return;
-    const {page} = this;
-    const line = new Line(plot, {
-      showSteps: true,
-      onCursor: (step) => page.setCursor(step),
-      onZoom: (low, high) => {
-        const range = found.axis.recordsWithin(low, high);
-        if (range) page.zoom(range);
-      },
-    });
-    line.show(found.axis, found.statistic, found.values);
-    this.charts.push({line, value});
-  }
-
   #clear() {
-    for (const {line} of this.charts) line.destroy();
+    for (const chart of this.charts) chart.destroy();
     this.charts = [];
     this.root.replaceChildren();
   }

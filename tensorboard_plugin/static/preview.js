@@ -24,7 +24,9 @@ export function within(answer, first, last) {
     ...answer, records: before(to) - before(from),
     first_step: begins.slice(from, to), last_step: ends.slice(from, to),
   };
-  for (const name of ARRAYS) found[name] = cut(answer[name], columns, from, to);
+  for (const name of ARRAYS) {
+    if (name in answer) found[name] = cut(answer[name], columns, from, to);
+  }
   return found;
 }
 

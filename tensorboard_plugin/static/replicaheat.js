@@ -3,7 +3,7 @@
 import {NOT_FINITE, PALETTE, ZERO} from './colors.js';
 import {CANVAS_FONT, css, element, prepare} from './dom.js';
 import {ticks} from './format.js';
-import {NUMBERS_WIDTH} from './lines.js';
+import {NUMBERS_WIDTH} from './plot.js';
 
 const TOP = 6;
 const DRAG = 5;

@@ -20,9 +20,11 @@ export class RunLines {
    *     onZoom: function(?number[])}} listeners `onPoint` gets a place of the axis, a point of the
    *     page, a title and lines `[label, text, place of the run]` for a tooltip, and whether the
    *     keyboard moved.
+   * @param {function(object): Element} pin Makes the button that pins a quantity's chart.
    * @param {...Node} controls For the heading.
    */
-  constructor(listeners, ...controls) {
+  constructor(listeners, pin, ...controls) {
+    this.pin = pin;
     this.listeners = listeners;
     this.overlays = [];
     this.title = element('h2', {});
@@ -92,8 +94,11 @@ export class RunLines {
     }));
     this.grid.replaceChildren(...this.overlays.map(({root}) => root));
     // uPlot measures its box, so it comes once the box has its place.
-    this.overlays.forEach((overlay, index) =>
-      overlay.show(this.axis, visible[index].quantity, visible[index].lines));
+    this.overlays.forEach((overlay, index) => {
+      const {quantity, lines} = visible[index];
+      overlay.heading.append(this.pin(quantity));
+      overlay.show(this.axis, quantity, lines);
+    });
     const more = shown.length - FIRST.length;
     this.more.hidden = more <= 0;
     this.more.textContent = this.unfolded ? 'Show fewer' : `Show ${more} more`;

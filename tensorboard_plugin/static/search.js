@@ -1,5 +1,7 @@
 // Which layers are shown and in what order: by text, by regular expression, by their values.
 
+import {compile} from './expression.js';
+
 /**
  * A filter of paths from what a person typed: `/expression/` or `/expression/flags` is a regular
  * expression, in either case of letters unless flags say so; anything else is text to be found.
@@ -13,11 +15,11 @@ export function pathFilter(text) {
   }
   const [, source, flags] = expression;
   try {
-    // A search that remembers where it was would skip every other match.
-    const compiled = new RegExp(source, flags.replace(/[gy]/g, '') || 'i');
-    return {matches: (path) => compiled.test(path), error: null};
+    // Where a search begins means nothing here.
+    return {matches: compile(source, flags.replace(/[dgy]/g, '') || 'i'), error: null};
   } catch (error) {
-    const reason = error.message.slice(error.message.lastIndexOf(': ') + 2);
+    // The browser's message repeats the expression: "Invalid regular expression: /(/: reason".
+    const reason = error.message.replace(/^Invalid .*: /s, '');
     return {matches: () => false, error: `Not a regular expression: ${reason}`};
   }
 }

@@ -1,6 +1,5 @@
 // The menu of what a person takes along: a link to what is shown, its numbers, its picture.
 
-import {askFile} from './api.js';
 import {element} from './dom.js';
 import {exportsOf} from './exports.js';
 import {paint} from './picture.js';
@@ -35,9 +34,9 @@ export class Share {
           this.button.focus();
           action();
         }}, label);
-    const files = exportsOf(page).flatMap(({label, parameters}) =>
+    const files = exportsOf(page).flatMap(({label, ask}) =>
       ['csv', 'json'].map((format) => item(
-        `${label} as ${format.toUpperCase()}`, () => this.#numbers({...parameters, format}))));
+        `${label} as ${format.toUpperCase()}`, () => this.#numbers(() => ask(format)))));
     return [
       item('Copy link to this view', () => this.#copy()),
       item('Picture as PNG', () => this.#picture()),
@@ -58,15 +57,13 @@ export class Share {
 
   async #picture() {
     const {page} = this;
-    const {run, start, end} = page.state;
-    const steps = start === null ? '' : `, steps ${start} to ${end}`;
-    const canvas = paint(page.content, `${run}: ${page.view.title}${steps}`);
+    const canvas = paint(page.content, titleOf(page));
     keep(await new Promise((made) => { canvas.toBlob(made, 'image/png'); }), 'disttrain.png');
   }
 
-  async #numbers(parameters) {
+  async #numbers(ask) {
     try {
-      const {blob, name} = await askFile('export', parameters);
+      const {blob, name} = await ask();
       keep(blob, name);
     } catch (error) {
       this.#say(error.message);
@@ -103,6 +100,12 @@ export class Share {
       if (!this.menu.hidden && !this.root.contains(event.relatedTarget)) this.#toggle(false);
     });
   }
+}
+
+// What a picture of the page is of.
+function titleOf({view, state: {run, start, end}}) {
+  const steps = start === null ? '' : `, steps ${start} to ${end}`;
+  return `${view.subject ?? run}: ${view.title}${steps}`;
 }
 
 // Lets a person keep a file.

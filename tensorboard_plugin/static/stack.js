@@ -2,7 +2,7 @@
 
 import {drawAxis} from './axis.js';
 import {element} from './dom.js';
-import {NUMBERS_WIDTH} from './lines.js';
+import {NUMBERS_WIDTH} from './plot.js';
 
 const AXIS_HEIGHT = 24;
 

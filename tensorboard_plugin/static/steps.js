@@ -2,7 +2,8 @@
 
 import {element} from './dom.js';
 import {exact, number} from './format.js';
-import {Line, NUMBERS_WIDTH} from './lines.js';
+import {Line} from './lines.js';
+import {NUMBERS_WIDTH} from './plot.js';
 
 const SHOWN = ['loss', 'learning_rate'];
 const HEIGHT = {least: 84, most: 170};

@@ -16,17 +16,19 @@ export class Tooltip {
   /** Shows a cell of an answer of `heatmap` at a point of the page. */
   show({row, column, x, y}, answer, axis) {
     const at = row * axis.columns + column;
-    const value = (name) => answer[name].values[at];
+    // Minimum and maximum come behind what is painted.
+    const value = (name) => answer[name]?.values[at];
+    const told = (name) => (name in answer ? exact(value(name)) : '…');
     const lines = [['Step', axis.name(column).replace(/^Steps? /, '')]];
     const missing = !value('nonfinite') && Number.isNaN(value('mean'));
     const {label} = answer.statistic;
     if (missing) {
       lines.push([label, 'not recorded']);
     } else if (!axis.bucketed) {
-      lines.push([label, value('nonfinite') ? exact(value('minimum')) : exact(value('mean'))]);
+      lines.push([label, told(value('nonfinite') ? 'minimum' : 'mean')]);
     } else {
-      lines.push([`${label}, mean`, exact(value('mean'))]);
-      lines.push(['Minimum', exact(value('minimum'))], ['Maximum', exact(value('maximum'))]);
+      lines.push([`${label}, mean`, told('mean')]);
+      lines.push(['Minimum', told('minimum')], ['Maximum', told('maximum')]);
       if (value('nonfinite')) lines.push(['Not finite', count(value('nonfinite'), 'record')]);
     }
     this.place(

@@ -1,12 +1,15 @@
 """Takes a picture of the plugin's page: `python -m tests.plugin.screenshot LOGDIR OUT.png`.
 
 It starts TensorBoard on the log directory, opens the plugin's tab in a headless Chromium, waits
-until the page is ready and saves what it shows.
+until the page is ready and saves what it shows. With `--readme` it trains what `README.md` shows on
+two Horovod processes, in about a minute, and saves that picture.
 """
 
 import argparse
 import contextlib
+import json
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -14,11 +17,18 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 CHROMIUM = "/usr/bin/chromium"
 START_SECONDS = 60
 READY_MILLISECONDS = 60_000
+TRAIN_SECONDS = 600
+
+README_PICTURE = pathlib.Path(__file__).parents[2] / "docs" / "page.png"
+README_LAYER = "block_0_attention/key/bias"
+#: `disttrain.examples.text` for 633 steps on Python's own library.
+README_TRAINING = ("--epochs", "1", "--bytes", "720000", "--replication", "horovod")
 
 
 def free_port():
@@ -29,21 +39,26 @@ def free_port():
 
 
 @contextlib.contextmanager
-def tensorboard(logdir, *flags):
+def tensorboard(logdir, *flags, prefix=""):
     """Runs TensorBoard on a log directory; gives its address, and ends it and its children.
+
+    Args:
+        logdir: The directory.
+        *flags: More of TensorBoard's flags.
+        prefix: What its addresses begin with, such as "/tensorboard".
 
     Raises:
         RuntimeError: It ended, or did not answer within a minute; its output is in the message.
     """
     port = free_port()
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
-    command += ["--host", "127.0.0.1", "--port", str(port), *flags]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--path_prefix", prefix, *flags]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            address = f"http://127.0.0.1:{port}/"
+            address = f"http://127.0.0.1:{port}{prefix}/"
             _wait(process, address, output)
             yield address
         finally:
@@ -94,13 +109,51 @@ def open_layer(frame, path):
     wait_until_ready(frame)
 
 
+def train_for_readme(logdir):
+    """Trains a byte-level transformer on two Horovod processes, into a directory.
+
+    Raises:
+        RuntimeError: It failed; its output is in the message.
+    """
+    program = pathlib.Path(sys.executable).with_name("horovodrun")
+    command = [str(program), "-np", "2", "--gloo", "--network-interfaces", "lo", sys.executable]
+    command += ["-m", "disttrain.examples.text", *README_TRAINING, "--logdir", str(logdir)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=TRAIN_SECONDS, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"the training failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def take(page, address, options):
+    """Opens what the command line names in a page of the browser, and saves its picture."""
+    state = {"run": options.run, "view": options.view, "layer": options.layer}
+    query = {f"p.disttrain.{name}": text for name, text in state.items() if text}
+    query |= {"darkMode": "true"} if options.dark else {}
+    page.goto(f"{address}?{urllib.parse.urlencode(query)}#disttrain")
+    frame = plugin_frame(page)
+    wait_until_ready(frame)
+    shown = frame.evaluate("() => window.disttrainState")
+    if shown["error"]:
+        raise SystemExit(f"the page shows an error: {shown['error']}")
+    for name, text in state.items():
+        if text and shown[name] != text:
+            raise SystemExit(f"the page shows {name} {shown[name]!r}; there is no {text!r}")
+    # The badge of Health comes last, as nobody waits for it.
+    frame.wait_for_function("() => window.disttrainState.findings !== null")
+    page.mouse.move(5, options.height - 5)
+    page.wait_for_timeout(500)
+    page.screenshot(path=options.output)
+
+
 def main(arguments=None):
     """The command line."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("logdir")
-    parser.add_argument("output")
+    parser.add_argument("logdir", nargs="?")
+    parser.add_argument("output", nargs="?")
+    parser.add_argument("--readme", action="store_true", help=f"train, and make {README_PICTURE}")
     parser.add_argument("--view", help="name of the view to open, such as layers")
     parser.add_argument("--run", help="name of the run to choose")
     parser.add_argument("--layer", help="path of a variable whose lines to open")
@@ -109,33 +162,40 @@ def main(arguments=None):
     parser.add_argument("--height", type=int, default=800)
     parser.add_argument("--scale", type=float, default=1, help="device pixels per CSS pixel")
     options = parser.parse_args(arguments)
-    with tensorboard(options.logdir) as address, sync_playwright() as playwright:
+    with contextlib.ExitStack() as stack:
+        if options.readme:
+            options.height, options.layer = 860, README_LAYER
+            options.output = options.output or README_PICTURE
+        if options.readme and not options.logdir:
+            options.logdir = stack.enter_context(tempfile.TemporaryDirectory())
+            train_for_readme(pathlib.Path(options.logdir) / "transformer")
+        if not options.logdir or not options.output:
+            parser.error("give a log directory and a file to write, or --readme")
+        address = stack.enter_context(tensorboard(options.logdir))
+        playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(
-            viewport={"width": options.width, "height": options.height},
-            device_scale_factor=options.scale,
-        )
-        suffix = "?darkMode=true" if options.dark else ""
-        page.goto(f"{address}{suffix}#disttrain")
-        frame = plugin_frame(page)
-        wait_until_ready(frame)
-        if options.run:
-            frame.locator("select.run").select_option(options.run)
-            wait_until_ready(frame)
-        if options.view:
-            frame.locator(f"#tab-{options.view}").click()
-            wait_until_ready(frame)
-        if options.layer:
-            open_layer(frame, options.layer)
-        error = frame.evaluate("() => window.disttrainState.error")
-        if error:
-            raise SystemExit(f"the page shows an error: {error}")
-        page.mouse.move(5, options.height - 5)
-        page.wait_for_timeout(500)
-        page.screenshot(path=options.output)
-        browser.close()
+        stack.callback(browser.close)
+        size = {"width": options.width, "height": options.height}
+        page = browser.new_page(viewport=size, device_scale_factor=options.scale)
+        _wait_for_runs(address)
+        take(page, address, options)
+
+
+def _wait_for_runs(address):
+    """Waits until TensorBoard has read something, and nothing new comes for a second."""
+    end, before, since = time.monotonic() + START_SECONDS, None, 0
+    while time.monotonic() < end:
+        with urllib.request.urlopen(f"{address}data/plugin/disttrain/runs", timeout=60) as answer:
+            runs = json.load(answer)["runs"]
+        now = [(run["name"], run["last_step"]) for run in runs]
+        if now != before:
+            before, since = now, time.monotonic()
+        elif now and time.monotonic() - since > 1:
+            return
+        time.sleep(0.2)
+    raise RuntimeError("TensorBoard has read no run of disttrain within a minute")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tensorboard import errors
 
-from tensorboard_plugin import diagnosis, health, metadata, reader
+from tensorboard_plugin import diagnosis, health, metadata, partreader, reader
 from tests.plugin.health_runs import Training
 from tests.plugin.run_writer import layers_part, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
@@ -108,7 +108,7 @@ def test_a_long_run_says_how_much_of_it_was_looked_at():
     add(memory, training)
     listing_reader = reader.Reader(memory)
     most = {metadata.LAYERS: training.layers[0].nbytes * 110}
-    listing_reader._diagnosis = diagnosis.Diagnosis(listing_reader._parts, most)
+    listing_reader._diagnosis = diagnosis.Diagnosis(partreader.PartReader(memory), most)
     answer = ask(memory, listing_reader)
     assert (answer["records"], answer["looked_at"]) == (400, 101)
     rules = {f["rule"]: f for f in answer["findings"]}

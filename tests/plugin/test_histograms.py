@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tensorboard import errors
 
-from tensorboard_plugin import answers, joined, metadata, reader
+from tensorboard_plugin import answers, axes, metadata, reader
 from tests.plugin.run_writer import histograms_part, layers_part, normal_histogram, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider, decode_binary
 
@@ -105,7 +105,7 @@ def test_bins_are_joined_by_name_and_in_order():
 
 def test_a_bin_that_repeats_is_one_bin():
     part = histograms_part([variable("a")], bins=("zero", 0, "zero", 0))
-    assert joined.merge_bins([part]) == ["zero", 0]
+    assert axes.merge_bins([part]) == ["zero", 0]
     memory = MemoryProvider()
     _add(memory, 0, part, _filled(part, [0], lambda _: [1, 2, 3, 4]))
     assert _json(memory)["mean"] == [[[1, 2]]]

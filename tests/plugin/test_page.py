@@ -23,12 +23,16 @@ class Opened:
     def __init__(self, browser, server, address):
         self.page = browser.new_page(viewport={"width": 1280, "height": 800})
         self.faults = []
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("console", self._console)
-        self.page.on("dialog", self._dialog)
+        self.watch()
         self.page.goto(server.address + address)
         self.frame = screenshot.plugin_frame(self.page)
         screenshot.wait_until_ready(self.frame)
+
+    def watch(self):
+        """Listens to the page before it loads anything."""
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", self._console)
+        self.page.on("dialog", self._dialog)
 
     def _console(self, message):
         # The browser asks by itself for a page's icon, which only TensorBoard's own page names.
@@ -63,6 +67,7 @@ class Opened:
 
     def hover(self, right, down):
         """Moves the pointer to a fraction of the cells' box, and gives the tooltip's text."""
+        self.frame.wait_for_function("() => window.disttrainState.exact")
         box = self.frame.locator("canvas.cells").bounding_box()
         self.page.mouse.move(box["x"] + right * box["width"], box["y"] + down * box["height"])
         return self.frame.locator(".tooltip").inner_text()

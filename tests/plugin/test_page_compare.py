@@ -1,8 +1,11 @@
 """The page's Compare view: which runs, their lines, their heatmaps, and their differences."""
 
+import csv
+import io
 import json
 import urllib.parse
 
+import matplotlib.image
 import numpy as np
 import pytest
 
@@ -285,3 +288,100 @@ def test_hostile_names_are_text(compare):
     assert tab.frame.locator("img").count() == 0
     wide = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
     assert not tab.frame.evaluate(wide)
+
+
+def test_lines_of_runs_are_pinned_and_stay_whichever_run_is_shown(compare):
+    tab = compare(runs=["coarse", "fine"])
+    tab.frame.get_by_role("button", name="Pin Loss of these runs").press("Enter")
+    chart = tab.frame.locator(".pinned")
+    chart.locator("canvas").wait_for()
+    assert json.loads(tab.state["pins"][0]) == ["runs", "loss", ["coarse", "fine"]]
+    tab.frame.get_by_role("tab", name="Overview").click()
+    screenshot.wait_until_ready(tab.frame)
+    tab.choose("run", "another")
+    keys = chart.locator(".pinned-keys li")
+    assert [key.get_attribute("title") for key in keys.all()] == ["coarse", "fine"]
+    plot = chart.locator(".plot")
+    plot.focus()
+    tab.page.keyboard.press("Home")
+    assert keys.locator(".value").all_inner_texts() == ["1", "4"]
+    chart.get_by_role("button", name="Unpin Loss of 2 runs").click()
+    tab.frame.locator("section.pins").wait_for(state="hidden")
+
+
+def kept(tab, item):
+    """The file that an item of the menu gives: `(name, bytes)`."""
+    tab.frame.get_by_role("button", name="Share").click()
+    with tab.page.expect_download() as download:
+        tab.frame.get_by_role("menuitem", name=item).click()
+    with open(download.value.path(), "rb") as content:
+        return download.value.suggested_filename, content.read()
+
+
+def table(content):
+    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+
+
+def test_heatmaps_and_lines_of_all_runs_are_kept_in_one_file(compare):
+    tab = compare(runs=["coarse", HOSTILE[0], "fine"])
+    name, content = kept(tab, "Heatmaps as CSV")
+    assert name == "disttrain-compare-heatmap-weight_norm.csv"
+    rows = table(content)
+    assert len(rows) == 21 * 3 + 6 * 2 + 61 * 3
+    cells = {(row["run"], row["variable"], row["first_step"]): row["mean"] for row in rows}
+    assert cells["coarse", "only/a", "400"] == "2.0"
+    assert cells["fine", "last/kernel", "600"] == "8.0"
+    assert cells[HOSTILE[0], HOSTILE[2], "50"] == "1.0"
+    name, content = kept(tab, "Heatmaps as JSON")
+    assert name.endswith(".json")
+    runs = json.loads(content)["runs"]
+    assert [run["run"] for run in runs] == ["coarse", HOSTILE[0], "fine"]
+    assert runs[2]["mean"][0][-1] == 8
+    _, content = kept(tab, "The runs\N{RIGHT SINGLE QUOTATION MARK} lines as CSV")
+    loss = {
+        (row["run"], row["first_step"]): float(row["mean"])
+        for row in table(content)
+        if row["quantity"] == "loss"
+    }
+    assert (loss["coarse", "0"], loss["fine", "0"], loss["fine", "10"]) == (
+        1, 4, pytest.approx(4 / 11),
+    )  # fmt: skip
+
+
+def test_differences_are_kept_as_they_are_shown(compare):
+    tab = compare(runs=["coarse", "fine"], difference="coarse")
+    name, content = kept(tab, "Differences as CSV")
+    assert name == "disttrain-compare-differences-weight_norm.csv"
+    rows = table(content)
+    assert len(rows) == 2 * 21
+    assert {(row["baseline"], row["run"]) for row in rows} == {("coarse", "fine")}
+    by_step = {row["first_step"]: row for row in rows if row["variable"] == "first/kernel"}
+    assert float(by_step["200"]["log10_ratio"]) == pytest.approx(np.log10(4))
+    assert (by_step["200"]["baseline_mean"], by_step["200"]["run_mean"]) == ("2", "8")
+    assert by_step["0"]["log10_ratio"] == "Infinity"
+    _, content = kept(tab, "Differences as JSON")
+    assert json.loads(content)[0]["log10_ratio"] == "inf"
+
+
+def test_the_picture_names_the_runs(compare):
+    tab = compare(runs=["coarse", "fine"], start="100", end="300")
+    tab.frame.evaluate(
+        """() => {
+          const {fillText} = CanvasRenderingContext2D.prototype;
+          window.written = [];
+          CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+            window.written.push(text);
+            fillText.call(this, text, ...place);
+          };
+        }"""
+    )
+    name, content = kept(tab, "Picture as PNG")
+    assert name == "disttrain.png"
+    written = tab.frame.evaluate("() => window.written")
+    assert written[0] == "coarse, fine: Compare, steps 100 to 300"
+    assert {"coarse", "fine", "Loss", "Weight norm"} <= set(written)
+    image = matplotlib.image.imread(io.BytesIO(content))
+    assert image.shape[1] == 2 * 1280
+    # The title, and below it heatmaps with their colours.
+    assert (image[: 2 * 34, :, :3].mean(axis=2) < 0.5).any()
+    assert len({tuple(pixel) for pixel in image[::9, ::9].reshape(-1, 4)}) > 30

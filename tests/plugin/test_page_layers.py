@@ -26,19 +26,33 @@ QUERY = "transformer/block_0/attention/query/kernel"
 LOGITS = "logits/kernel"
 BROKEN = "transformer/block_0/attention/output/kernel"
 
+#: The most columns of the view's charts.
+COLUMNS = 500
+
 
 class Layers(Opened):
-    """The view of layers, opened at a state."""
+    """The view of layers in a tab that all tests of a reader share; each opens its own state."""
 
-    def __init__(self, browser, server, run="plain", **state):
+    def __init__(self, browser, server):
+        self.server = server
+        super().__init__(browser, server, self._address())
+        self.root = self.frame.locator("section.layers")
+
+    def open(self, **state):
+        """Loads the page at a state, as a link to it does."""
+        self.page.unroute_all()
+        self.page.set_viewport_size({"width": 1280, "height": 800})
+        self.page.goto(self.server.address + self._address(**state))
+        screenshot.wait_until_ready(self.frame)
+        return self
+
+    def _address(self, run="plain", **state):
         values = {"view": "layers", "run": run, **state}
         query = {
             f"p.disttrain.{name}": json.dumps(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        address = f"data/plugin_entry.html?name=disttrain&{urllib.parse.urlencode(query)}"
-        super().__init__(browser, server, address)
-        self.root = self.frame.locator("section.layers")
+        return f"data/plugin_entry.html?name=disttrain&{urllib.parse.urlencode(query)}"
 
     @property
     def legend(self):
@@ -83,19 +97,20 @@ class Layers(Opened):
         )
 
 
+@pytest.fixture(scope="module")
+def layers(browser, server):
+    tab = Layers(browser, server)
+    yield tab
+    tab.page.close()
+
+
 @pytest.fixture
-def open_layers(browser, server):
+def open_layers(layers):
     """Opens the view at a state; a test must end without faults."""
-    tabs = []
-
-    def open_(**state):
-        tabs.append(Layers(browser, server, **state))
-        return tabs[-1]
-
-    yield open_
-    for tab in tabs:
-        tab.page.close()
-        assert tab.faults == []
+    yield layers.open
+    layers.page.mouse.move(0, 0)
+    faults, layers.faults[:] = list(layers.faults), []
+    assert faults == []
 
 
 # Which layers
@@ -118,8 +133,8 @@ def test_without_a_choice_the_open_layer_is_shown_or_else_the_first_ones(open_la
 def test_layers_are_found_chosen_and_removed_with_the_keyboard(open_layers):
     tab = open_layers(layers=[LOGITS])
     tab.root.get_by_role("searchbox", name="Find a layer").focus()
-    tab.page.keyboard.type("/query|key/")
-    assert tab.root.get_by_role("checkbox").count() == 2
+    tab.page.keyboard.type("/query|key|value/")
+    assert tab.root.get_by_role("checkbox").count() == 3
     for key in ("ArrowDown", "ArrowDown", "Space"):
         tab.page.keyboard.press(key)
     screenshot.wait_until_ready(tab.frame)
@@ -241,6 +256,17 @@ def test_the_scale_is_logarithmic_or_linear_and_never_hides_what_is_negative(ope
     assert tab.chart("zero_fraction").get_attribute("data-log") == "false"
 
 
+@one_reader
+def test_what_is_zero_has_marks_below_a_logarithmic_axis(open_layers):
+    tab = open_layers(layers=["position/embeddings"])
+    assert tab.chart("update_ratio").get_attribute("data-log") == "true"
+    # The first tenth of the run is 0, where no line can be.
+    top, bottom, *_ = ink(tab, "update_ratio", 0.05)
+    assert 0.95 < top < bottom
+    top, *_ = ink(tab, "update_ratio", 0.3)
+    assert top < 0.9
+
+
 def smoothed(values, weight):
     """TensorBoard's smoothing, written from its definition: weights that sum to 1."""
     found = []
@@ -317,6 +343,90 @@ def test_a_drag_zooms_and_asks_the_server_for_the_detail(open_layers, server, lo
     assert tab.state["columns"] == PLAIN_RECORDS
 
 
+BUCKETED, BUCKET = "bucketed", 4
+
+
+@pytest.fixture(scope="module")
+def bucketed(server, logdir):
+    """A run of four records to each column of the charts: their mean m, and m - 3, m - 1, m + 4.
+
+    m is the step of the column's first record for the weight norm, and for the gradient norm 10 to
+    the power of -2, between a third and three times itself.
+    """
+    name = f"{BUCKETED}-{server.address.rsplit(':', 1)[1].strip('/')}"
+    part = layers_part([variable("a/kernel")])
+    columns = {column: part.columns.index(column) for column in ("weight_norm", "gradient_norm")}
+    with RunWriter(logdir / name) as writer:
+        for step in range(BUCKET * COLUMNS):
+            values = np.zeros((1, len(part.columns)))
+            within = step % BUCKET
+            values[0, columns["weight_norm"]] = step - within + (-3, 0, -1, 4)[within]
+            values[0, columns["gradient_norm"]] = 0.01 * (1 / 3, 1, 1, 3)[within]
+            # Older than every other run, so that no test finds it first.
+            writer.record(metadata.LAYERS, 0, part, step, values, wall_time=1000 + step)
+    server.wait_for(name, BUCKET * COLUMNS - 1)
+    return name
+
+
+def ink(tab, statistic, right):
+    """Where a chart's pixels are coloured at a fraction of its width: top, bottom, part, line."""
+    return tab.chart(statistic).evaluate(
+        """(chart, right) => {
+          const canvas = chart.querySelector('canvas');
+          const frame = canvas.getBoundingClientRect();
+          const over = chart.querySelector('.u-over').getBoundingClientRect();
+          const scale = canvas.width / frame.width;
+          const x = Math.round((over.left - frame.left + right * over.width) * scale);
+          const top = Math.round((over.top - frame.top) * scale);
+          const height = Math.round(over.height * scale);
+          const {data} = canvas.getContext('2d').getImageData(x, top, 1, height);
+          const style = getComputedStyle(document.documentElement);
+          const color = style.getPropertyValue('--layer-1').trim();
+          const wanted = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+          const colored = [];
+          let line = null;
+          for (let at = 0; at < height; at += 1) {
+            const [red, green, blue, alpha] = data.slice(4 * at, 4 * at + 4);
+            const far = [red, green, blue].map((one, index) => Math.abs(one - wanted[index]));
+            if (alpha > 20 && Math.max(...far) < 30) colored.push(at);
+            if (alpha > 200 && Math.max(...far) < 30) line ??= at;
+          }
+          return [colored[0], colored.at(-1) + 1, colored.length, line].map((at) => at / height);
+        }""",
+        right,
+    )
+
+
+@one_reader
+def test_a_band_of_a_long_run_reaches_from_the_lowest_to_the_highest_record(open_layers, bucketed):
+    tab = open_layers(run=bucketed, layers=["a/kernel"], scale="linear", start=0, end=15)
+    assert tab.state["columns"] == 16
+    tab = open_layers(run=bucketed, layers=["a/kernel"])
+    assert tab.state["columns"] == COLUMNS
+    text = tab.root.locator(".records").inner_text()
+    assert "2,000 recorded steps" in text
+    assert "the mean of up to 4 records, the band from their minimum to their maximum" in text
+    values, when = tab.hover_chart("weight_norm", 100.5 / COLUMNS)
+    mean, low, high = map(float, values["a/kernel"])
+    assert (low, high) == (mean - 3, mean + 4)
+    assert mean == pytest.approx(400, abs=8)
+    assert when.startswith(f"Steps {mean:.0f} to {mean + 3:.0f}, ")
+    tab.page.mouse.move(0, 0)
+    # All records lie between 1/3 and 3 times the mean, and the scale reaches 6% farther.
+    assert tab.chart("gradient_norm").get_attribute("data-log") == "false"
+    tab.frame.locator("select.scale").select_option("log")
+    assert tab.chart("gradient_norm").get_attribute("data-log") == "true"
+    room = 0.06 / 1.12
+    for right in (0.17, 0.43, 0.93):  # Between the lines of the grid.
+        top, bottom, filled, line = ink(tab, "gradient_norm", right)
+        assert top == pytest.approx(room, abs=0.02)
+        assert bottom == pytest.approx(1 - room, abs=0.02)
+        assert filled > 0.85
+        # The mean of 1/3, 1, 1 and 3 is 4/3, a bit below the middle between 1 and 3.
+        mean = np.log(3 / (4 / 3)) / np.log(9)
+        assert line == pytest.approx(room + mean * (1 - 2 * room), abs=0.02)
+
+
 # Histograms
 
 
@@ -365,13 +475,24 @@ def test_a_ridge_under_the_pointer_is_the_one_that_is_seen(open_layers):
     canvas = tab.root.locator(".ridges canvas")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    steps = []
-    for down in (0.3, 0.6, 0.93):
-        tab.page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + down * box["height"])
-        _, text = ridge_values(tab)
-        steps.append(int(text.split("Step ")[1].split("\n")[0].replace(",", "")))
-    assert steps == sorted(steps)
-    assert steps[-1] >= 2800
+
+    def point(right, up):
+        """The step and the elements of the bin that are told so far above the last base."""
+        bottom = box["y"] + box["height"] - 24  # Below are the numbers of the axis.
+        tab.page.mouse.move(box["x"] + right * box["width"], bottom - up)
+        values, text = ridge_values(tab)
+        amount = next(value for name, value in values.items() if name.startswith("Magnitude"))
+        step = int(text.split("Step ")[1].split("\n")[0].replace(",", ""))
+        return step, int(amount.split(" of ")[0].replace(",", ""))
+
+    # Beside the peaks the ridges' feet are seen, one above the other.
+    steps = [point(0.15, up)[0] for up in range(200, 0, -20)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 2900 - 2 * 100
+    peak = max(np.linspace(0.15, 0.6, 30), key=lambda right: point(right, 2)[1])
+    # The newest ridge hides several behind it, as high as it is.
+    assert [point(peak, up)[0] for up in (1, 10, 20, 30)] == [2900] * 4
+    assert point(peak, 60)[0] < 2900
     ink = canvas.evaluate(
         """one => new Set(new Uint32Array(
              one.getContext('2d').getImageData(0, 0, one.width, one.height).data.buffer)).size"""
@@ -389,6 +510,53 @@ def test_where_there_are_no_histograms_the_page_says_how_to_record_them(open_lay
     assert tab.state["columns"] == 9
     text = tab.root.locator(".ridge-section").inner_text()
     assert "No histogram was recorded from step 1,510 to 1,590" in text
+
+
+# Pins
+
+
+@one_reader
+def test_a_chart_of_several_layers_is_pinned_with_the_keyboard(open_layers):
+    tab = open_layers(layers=[LOGITS, QUERY])
+    pin = tab.root.get_by_role("button", name="Pin Gradient norm of the 2 layers")
+    pin.focus()
+    tab.page.keyboard.press("Enter")
+    pinned = tab.frame.locator(".pinned")
+    pinned.locator("canvas").wait_for()
+    assert json.loads(tab.state["pins"][0]) == ["layers", "gradient_norm", [LOGITS, QUERY]]
+    names = pinned.locator(".pinned-keys li")
+    assert [name.get_attribute("title") for name in names.all()] == [LOGITS, QUERY]
+    assert pinned.locator(".value").all_inner_texts() == ["", "", ""]
+    rows, _ = tab.hover_chart("gradient_norm", 0.5)
+    assert names.locator(".value").all_inner_texts() == [rows[LOGITS][0], rows[QUERY][0]]
+    # Two lines of different colours.
+    shades = pinned.locator("canvas").evaluate(
+        """(one) => {
+          const {data} = one.getContext('2d').getImageData(0, 0, one.width, one.height);
+          return [...new Set(new Uint32Array(data.buffer))];
+        }"""
+    )
+    channels = [[shade & 255, shade >> 8 & 255, shade >> 16 & 255] for shade in shades]
+    assert any(blue > red + 60 for red, _, blue in channels)
+    assert any(red > blue + 60 for red, _, blue in channels)
+    tab.choose("run", "changed")
+    assert "Not in this run" in pinned.inner_text()
+    pinned.get_by_role("button", name="Unpin Gradient norm of 2 layers").press("Enter")
+    tab.frame.locator("section.pins").wait_for(state="hidden")
+    assert tab.state["pins"] == []
+
+
+@one_reader
+def test_a_chart_of_one_layer_is_pinned_as_from_the_overview(open_layers):
+    tab = open_layers(layers=[LOGITS])
+    tab.root.get_by_role("button", name=f"Pin Weight norm of {LOGITS}").click()
+    tab.frame.locator(".pinned canvas").wait_for()
+    assert json.loads(tab.state["pins"][0]) == [LOGITS, "weight_norm"]
+    button = tab.chart("weight_norm").locator("button.pin")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.press("Enter")
+    tab.frame.locator("section.pins").wait_for(state="hidden")
+    assert button.get_attribute("aria-pressed") == "false"
 
 
 # Facts, names, failures
@@ -462,10 +630,19 @@ def test_histograms_that_cannot_be_read_leave_the_lines(open_layers):
 
 
 @one_reader
+def test_a_run_without_records_has_no_numbers_to_share(open_layers):
+    tab = open_layers(run="hopeless")
+    tab.frame.get_by_role("button", name="Share").click()
+    assert tab.frame.get_by_role("menuitem").count() == 2
+
+
+@one_reader
 def test_the_view_fits_a_width_of_1024(open_layers):
     tab = open_layers(layers=[LOGITS, QUERY])
     tab.page.set_viewport_size({"width": 1024, "height": 700})
-    tab.page.wait_for_timeout(300)
+    tab.frame.wait_for_function(
+        "() => document.querySelector('.line-chart .uplot').offsetWidth < 400"
+    )
     assert tab.frame.evaluate("() => document.documentElement.scrollWidth") <= 1024
     box = tab.root.locator(".layer-scroller")
     assert box.evaluate("one => one.scrollWidth - one.clientWidth") <= 0

@@ -1,12 +1,13 @@
 """The overview in a real browser: groups, filter, order, events, and what is shown at once."""
 
+import gzip
 import json
 import urllib.parse
 
 import numpy as np
 import pytest
 
-from tensorboard_plugin import metadata
+from tensorboard_plugin import answers, metadata
 from tests.plugin import screenshot
 from tests.plugin.conftest import Server
 from tests.plugin.run_writer import RunWriter, layers_part, steps_part, variable
@@ -53,6 +54,18 @@ def write_blocks(directory, paths, records=RECORDS):
             writer.record(metadata.STEPS, 0, whole, step, quantities)
 
 
+def write_parted(directory, parts=4, records=700):
+    """More records than a sample has, in several parts; all but one are 1, and one is NaN."""
+    part = layers_part([variable("a/kernel"), variable("b/kernel")])
+    with RunWriter(directory) as writer:
+        for step in range(parts * records):
+            values = np.ones((2, len(part.columns)))
+            if step == records // 2:
+                values[1] = np.nan
+            writer.record(metadata.LAYERS, step // records, part, step, values)
+    return parts * records
+
+
 @pytest.fixture(scope="module")
 def many_server(tmp_path_factory):
     """TensorBoard on runs of three blocks, of hundred, and of ten thousand variables."""
@@ -60,11 +73,14 @@ def many_server(tmp_path_factory):
     write_blocks(root / "blocks", block_paths(3))
     write_blocks(root / "deep", block_paths(100))
     write_blocks(root / "others", OTHERS)
+    parted = write_parted(root / "parted")
     write_blocks(root / "flat", [f"layer_{number}/kernel" for number in range(MANY)], records=2)
     with screenshot.tensorboard(root, "--load_fast=true") as address:
         running = Server(address)
-        for run, last in (("blocks", RECORDS), ("deep", RECORDS), ("others", RECORDS), ("flat", 2)):
-            running.wait_for(run, last - 1)
+        for run in ("blocks", "deep", "others"):
+            running.wait_for(run, RECORDS - 1)
+        running.wait_for("parted", parted - 1)
+        running.wait_for("flat", 1)
         yield running
 
 
@@ -307,6 +323,98 @@ def test_the_cells_wait_for_nothing_but_themselves(overview):
     held.pop().continue_()
     screenshot.wait_until_ready(tab.frame)
     tab.page.unroute("**/steps?*")
+
+
+def test_a_sample_is_shown_at_once_and_says_that_it_is_one(overview):
+    tab = overview("blocks")
+    held = []
+
+    def hold(route):
+        if "sample=allowed" in route.request.url:
+            route.continue_()
+        else:
+            held.append(route)
+
+    tab.page.route("**/heatmap?*", hold)
+    tab.frame.locator("select.run").select_option("parted")
+    note = tab.frame.locator(".overview .refining")
+    note.get_by_text("Refining: a random sample of ").wait_for()
+    tab.frame.wait_for_function("() => window.disttrainState.sampled")
+    assert not tab.state["ready"]
+    assert "recorded steps" not in tab.frame.locator(".overview .summary").inner_text()
+    while not held:
+        tab.page.wait_for_timeout(20)
+    held.pop().continue_()
+    tab.page.unroute("**/heatmap?*")
+    screenshot.wait_until_ready(tab.frame)
+    assert not tab.state["sampled"]
+    assert note.inner_text() == ""
+    assert "2,800 recorded steps" in tab.frame.locator(".overview .summary").inner_text()
+    assert (255, 69, 20) in tab.colors()
+
+
+def test_a_sample_without_the_rest_is_an_error(overview):
+    tab = overview("blocks")
+    tab.page.route(
+        "**/heatmap?*",
+        lambda route: (
+            route.fulfill(
+                status=200,
+                body=sampled_answer(),
+                headers={"Content-Type": "application/octet-stream"},
+            )
+            if "sample=allowed" in route.request.url
+            else route.fulfill(status=400, body=json.dumps({"error": "nothing to be read"}))
+        ),
+    )
+    tab.frame.locator("select.statistic").select_option("weight_norm")
+    tab.frame.get_by_text("nothing to be read").wait_for()
+    assert tab.frame.locator("canvas.cells").is_hidden()
+    tab.page.unroute("**/heatmap?*")
+    tab.faults.clear()  # The browser tells of the status.
+
+
+def sampled_answer():
+    """Binary of an answer of `heatmap` with a sample of one record."""
+    header = {
+        "run": "blocks",
+        "statistic": {
+            "name": "weight_norm",
+            "label": "Weight norm",
+            "scale": "log",
+            "target": None,
+        },
+        "variables": ["a"],
+        "sampled": True,
+        "records": 1,
+        **{key: [3] for key in ("first_step", "last_step")},
+        **{key: [3.0] for key in ("first_wall_time", "last_wall_time")},
+        "problems": [],
+    }
+    arrays = {name: np.ones((1, 1), np.float32) for name in ("mean", "nonfinite")}
+    return gzip.decompress(answers.to_binary(header, arrays, None))
+
+
+def test_the_exact_numbers_come_behind_what_is_painted(overview):
+    tab = overview("blocks")
+    held = []
+
+    def hold(route):
+        if "array=minimum" in route.request.url:
+            held.append(route)
+        else:
+            route.continue_()
+
+    tab.page.route("**/heatmap?*", hold)
+    tab.choose("statistic", "weight_norm")
+    assert tab.state["ready"]
+    assert not tab.state["exact"]
+    while not held:
+        tab.page.wait_for_timeout(20)
+    held.pop().continue_()
+    tab.page.unroute("**/heatmap?*")
+    tab.frame.wait_for_function("() => window.disttrainState.exact")
+    assert tab.hover(0.5, 0.5)
 
 
 def test_of_ten_thousand_layers_only_those_in_sight_are_elements(overview):

@@ -1,5 +1,7 @@
 """The page's view of replicas in a real browser: lines or heatmaps, the table, empty states."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -185,7 +187,7 @@ def test_what_stands_out_among_many_comes_first_and_in_words(opened):
     # Without the first step, which took 8 s.
     assert "50\xa0ms" in opened.view.locator('tr[data-replica="0"]').inner_text()
     opened.view.get_by_role("button", name="Show all 64 replicas").click()
-    opened.view.get_by_role("button", name="Gradient norm").click()
+    opened.view.locator(".replica-table").get_by_role("button", name="Gradient norm").click()
     assert len(remarks(opened)) == MANY
     assert next(iter(remarks(opened))) == str(LOUD)
     assert "the batch is 10 times as large" in opened.view.locator(".noise").inner_text()
@@ -216,6 +218,34 @@ def test_what_the_rules_find_about_replicas_stands_at_the_top(opened):
     top = opened.view.locator(".stack").bounding_box()["y"]
     assert finding.bounding_box()["y"] < top
     assert remarks(opened)["3"].startswith("Straggler")
+
+
+@on("two", "many")
+def test_a_chart_of_all_replicas_is_pinned_and_stays_in_other_views(opened, request):
+    many = request.node.callspec.params["opened"] == "many"
+    opened.view.get_by_role("button", name="Pin Local loss of the replicas").press("Enter")
+    chart = opened.frame.locator(".pinned")
+    chart.locator("canvas").wait_for()
+    assert json.loads(opened.state["pins"][0]) == ["replicas", "loss", []]
+    opened.frame.get_by_role("tab", name="Overview").click()
+    screenshot.wait_until_ready(opened.frame)
+    assert opened.frame.locator("#view-overview").is_visible()
+    colors = chart.locator("canvas").evaluate(
+        """(one) => {
+          const {data} = one.getContext('2d').getImageData(0, 0, one.width, one.height);
+          return new Set(new Uint32Array(data.buffer)).size;
+        }"""
+    )
+    assert colors > 5
+    box = chart.locator(".plot").bounding_box()
+    right = 58 + (7.5 / RECORDS) * (box["width"] - 58)
+    opened.page.mouse.move(box["x"] + right, box["y"] + box["height"] / 2)
+    if many:
+        assert "1.5" in opened.frame.locator(".tooltip").inner_text()
+    else:
+        assert chart.locator(".pinned-keys .value").all_inner_texts() == ["2.5", "NaN"]
+    opened.choose("run", "single")
+    assert "Not recorded in this run" in chart.inner_text()
 
 
 @on("single", "alone")

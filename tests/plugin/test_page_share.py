@@ -131,6 +131,22 @@ def test_a_line_of_the_whole_run_is_pinned_from_the_optimizer(tab):
     assert "Not recorded in this run" in chart.inner_text()
 
 
+def test_pins_of_an_address_may_be_written_in_other_ways(browser, server):
+    pins = ['[null,  "loss"]', '[null,"loss"]', "[1, 2]", '["layers", "x"', '["moons", "x", []]']
+    query = urllib.parse.urlencode({"p.disttrain.pins": json.dumps(pins)})
+    tab = Opened(browser, server, f"data/plugin_entry.html?name=disttrain&{query}")
+    chart = tab.frame.locator(".pinned")
+    chart.locator("canvas").wait_for()
+    assert tab.state["pins"] == ['[null,"loss"]']
+    button = chart.get_by_role("button", name="Unpin Loss of the run")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    tab.frame.locator("section.pins").wait_for(state="hidden")
+    assert tab.state["pins"] == []
+    tab.page.close()
+    assert tab.faults == []
+
+
 def test_hostile_names_are_pinned_as_text(tab):
     tab.choose("run", HOSTILE_RUN)
     path = HOSTILE[0]

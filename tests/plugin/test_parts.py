@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 
-from tensorboard_plugin import joined, metadata, parts, reader
+from tensorboard_plugin import joined, joining, metadata, partreader, parts, reader
 from tests.plugin.run_writer import histograms_part, layers_part, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
 
@@ -45,7 +45,7 @@ def test_the_cache_stays_within_its_bytes():
     for number in range(4):
         _add(memory, number, ONE, _records([number], lambda step: step))
     one_record = 4 * len(ONE.columns)
-    reads = parts.PartReader(memory, cache_bytes=2 * one_record)
+    reads = partreader.PartReader(memory, cache_bytes=2 * one_record)
     listing = parts.list_runs(memory, CONTEXT, EXPERIMENT)["run"]
     for _ in range(2):
         for part in listing.parts[metadata.LAYERS]:
@@ -71,7 +71,7 @@ def test_values_that_were_dropped_are_read_again_and_only_where_they_are_wanted(
     for number in range(4):
         _add(memory, number, ONE, _records(range(2 * number, 2 * number + 2), lambda step: step))
     asked = reader.Reader(memory)
-    asked._parts = parts.PartReader(memory, cache_bytes=0)
+    asked._joiner = joining.Joiner(partreader.PartReader(memory, cache_bytes=0))
     for _ in range(2):
         memory.reads.clear()
         _, arrays, _ = asked.heatmap(CONTEXT, EXPERIMENT, "run", "weight_norm", 10, start=2, end=3)
@@ -94,7 +94,7 @@ def test_a_part_that_changes_between_two_reads_keeps_its_records_in_place():
     (listed,) = _listed(memory)
     early = memory.runs["run"]["disttrain/layers/0"].pop(0)
     memory.changes = [len, lambda data: data.insert(0, early), lambda data: data.pop(1)]
-    reads = parts.PartReader(memory, cache_bytes=0)
+    reads = partreader.PartReader(memory, cache_bytes=0)
     opened = reads.open(CONTEXT, EXPERIMENT, "run", listed)
     whole = joined.Joined([listed.part], [opened])
     assert whole.steps.tolist() == [10, 20]
@@ -120,7 +120,7 @@ def test_a_long_run_takes_the_memory_of_few_parts():
         memory.add("run", metadata.part_tag(metadata.HISTOGRAMS, number), content, data)
     one_part = records * record.nbytes
     asked = reader.Reader(memory)
-    asked._parts = parts.PartReader(memory, cache_bytes=2 * one_part)
+    asked._joiner = joining.Joiner(partreader.PartReader(memory, cache_bytes=2 * one_part))
     paths = [item["path"] for item in variables]
     tracemalloc.start()
     _, arrays, _ = asked.histograms(CONTEXT, EXPERIMENT, "run", paths, "weight", 20)
@@ -140,7 +140,7 @@ def test_two_requests_at_once_read_a_part_once():
     memory = Slow()
     _add(memory, 0, ONE, _records([0, 1], lambda step: step))
     (listed,) = _listed(memory)
-    reads = parts.PartReader(memory)
+    reads = partreader.PartReader(memory)
     found = []
 
     def ask():

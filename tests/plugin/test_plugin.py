@@ -122,6 +122,21 @@ def test_binary_says_the_same_as_json(server, route):
         np.testing.assert_array_equal(numbers.astype(np.float32), array)
 
 
+def test_only_the_arrays_asked_for_are_sent(server):
+    asked = ROUTES["heatmap"] | {"columns": 7}
+    whole = server.json("heatmap", **asked)
+    some = server.json("heatmap", **asked, array=["nonfinite", "mean"])
+    assert [name for name in whole if name not in some] == ["minimum", "maximum"]
+    assert all(whole[name] == some[name] for name in some)
+    _, _, body = server.get("heatmap", **asked, array="maximum", format="binary")
+    assert list(decode_binary(body)[1]) == ["maximum"]
+
+
+def test_a_short_run_is_never_sampled(server):
+    asked = ROUTES["heatmap"] | {"columns": 7}
+    assert server.json("heatmap", **asked, sample="allowed") == server.json("heatmap", **asked)
+
+
 def test_series_repeats_variables_and_statistics(server):
     answer = server.json(
         "series",
@@ -257,6 +272,9 @@ def test_a_damaged_part_is_reported_beside_the_others(server):
         (400, "export", {"what": "x" * 5000}),
         (400, "export", {"what": "series"}),
         (400, "export", {"format": "xml"}),
+        (400, "heatmap", {"sample": "always"}),
+        (400, "heatmap", {"array": "x" * 5000}),
+        (400, "steps", {"array": ["mean", "median"]}),
         (400, "export", {"columns": "0"}),
         (404, "heatmap", {"run": "x" * 5000}),
         (404, "series", {"variable": "x" * 5000}),

@@ -9,7 +9,7 @@ import pytest
 from tensorboard import errors
 from tensorboard.data import provider
 
-from tensorboard_plugin import answers, buckets, joined, metadata, parts, reader
+from tensorboard_plugin import answers, axes, buckets, joined, metadata, partreader, parts, reader
 from tests.plugin.run_writer import (
     histograms_part,
     layers_part,
@@ -200,12 +200,12 @@ def test_nan_of_a_statistic_that_does_not_apply_is_not_recorded():
 
 def test_a_repeated_path_gets_a_number():
     part = metadata.Part((), (variable("a"), variable("b"), variable("a")))
-    assert [found.path for found in joined.describe_variables(part)] == ["a", "b", "a#2"]
+    assert [found.path for found in axes.describe_variables(part)] == ["a", "b", "a#2"]
 
 
 def test_fields_of_a_variable_that_make_no_sense_become_empty():
     entry = {"path": "a", "shape": "wide", "slots": 3}
-    (found,) = joined.describe_variables(metadata.Part((), (entry,)))
+    (found,) = axes.describe_variables(metadata.Part((), (entry,)))
     assert (found.shape, found.slots, found.dtype) == ([], {}, "")
 
 
@@ -244,7 +244,7 @@ def test_whole_arrays_say_what_the_answers_say():
     _add_layers(memory, 0, first, _layers(first, [0, 1], lambda step: step))
     _add_layers(memory, 1, second, _layers(second, [1, 2], lambda step: 10 * step, wall=100))
     listed = parts.list_runs(memory, CONTEXT, EXPERIMENT)["run"].parts[metadata.LAYERS]
-    reads = parts.PartReader(memory)
+    reads = partreader.PartReader(memory)
     records = [reads.read(CONTEXT, EXPERIMENT, "run", part) for part in listed]
     whole = joined.Joined([part.part for part in listed], records)
     values, recorded = whole.layers("weight_norm", ["a", "b"])

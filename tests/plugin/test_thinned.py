@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tensorboard_plugin import metadata, parts, thinned, whole
+from tensorboard_plugin import metadata, partreader, parts, thinned, whole
 from tests.plugin.run_writer import layers_part, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
 
@@ -20,7 +20,7 @@ def add(memory, number, steps, values=1.0, wall=0):
 
 
 def thin(memory, most, reader=None):
-    reader = reader or thinned.ThinReader(parts.PartReader(memory), {metadata.LAYERS: most})
+    reader = reader or thinned.ThinReader(partreader.PartReader(memory), {metadata.LAYERS: most})
     listing = parts.list_runs(memory, CONTEXT, EXPERIMENT)["run"]
     of_run = reader.of(listing)
     run, problems = whole.read(of_run, CONTEXT, EXPERIMENT, "run", listing)
@@ -84,7 +84,7 @@ def test_of_a_run_that_grows_only_the_newest_part_is_read_again():
     add(memory, 0, range(1, 51))
     add(memory, 1, range(51, 60))
     # Its own cache alone helps.
-    parts_reader = parts.PartReader(memory, cache_bytes=0)
+    parts_reader = partreader.PartReader(memory, cache_bytes=0)
     reader = thinned.ThinReader(parts_reader, {metadata.LAYERS: 40 * ROW_BYTES})
     thin(memory, None, reader)
     memory.reads.clear()
@@ -100,5 +100,5 @@ def test_metadata_that_claims_too_much_does_no_harm():
     tag = metadata.part_tag(metadata.REPLICAS, 0)
     memory.add("run", tag, metadata.encode(metadata.REPLICAS, huge), [])
     listing = parts.list_runs(memory, CONTEXT, EXPERIMENT)["run"]
-    reader = thinned.ThinReader(parts.PartReader(memory)).of(listing)
+    reader = thinned.ThinReader(partreader.PartReader(memory)).of(listing)
     assert reader.strides[metadata.REPLICAS] >= 1

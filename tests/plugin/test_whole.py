@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tensorboard_plugin import health, metadata, parts, whole
+from tensorboard_plugin import health, metadata, partreader, parts, whole
 from tests.plugin.health_runs import ADAM, SGD, Training
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
 
@@ -29,7 +29,7 @@ def add(provider, training, number=0, rows=slice(None)):
 
 def read(provider, **options):
     listing = parts.list_runs(provider, CONTEXT, EXPERIMENT)["run"]
-    reader = parts.PartReader(provider)
+    reader = partreader.PartReader(provider)
     run, problems = whole.read(reader, CONTEXT, EXPERIMENT, "run", listing, **options)
     assert problems == []
     return run

@@ -8,6 +8,7 @@ import {Configuration} from '../configuration.js';
 import {element, field} from '../dom.js';
 import {HeatStack} from '../heatstack.js';
 import {givePlaces, swatch} from '../layercolors.js';
+import {pinButton} from '../pins.js';
 import {RunLines} from '../runlines.js';
 import {View} from './view.js';
 
@@ -33,6 +34,11 @@ export class Compare extends View {
 
   get fields() {
     return ['run', 'runs', 'start', 'end', 'statistic', 'horizontal'];
+  }
+
+  /** What a picture of the view is of. */
+  get subject() {
+    return this.runs?.map(({name}) => short(name)).join(', ');
   }
 
   async load(signal) {
@@ -233,6 +239,9 @@ export class Compare extends View {
         },
         onZoom: (range) => page.zoom(range),
       },
+      ({name, label}) => pinButton(
+        page, {kind: 'runs', name, of: this.runs.map((run) => run.name)},
+        `${label} of these runs`),
       this.zoomOut, field('Over', this.horizontal));
     this.stack = new HeatStack(
       {

@@ -11,6 +11,7 @@ import {panelOrder} from '../layer.js';
 import {ChartGrid} from '../chartgrid.js';
 import {MOST_LAYERS, givePlaces} from '../layercolors.js';
 import {LayerPicker} from '../layerpicker.js';
+import {pinButton} from '../pins.js';
 import {MOST_RIDGES} from '../ridgelines.js';
 import {RidgeSection} from '../ridgesection.js';
 import {MOST_SMOOTHING, knownSmoothing} from '../smoothing.js';
@@ -195,6 +196,14 @@ export class Layers extends View {
     this.zoomOut.hidden = state.start === null;
   }
 
+  // Layers in the order of their colours, which are the pinned chart's.
+  #pinButton({name, label}) {
+    const of = this.drawn.map(({path}) => path)
+      .sort((one, other) => this.places.get(one) - this.places.get(other));
+    const whose = of.length === 1 ? of[0] : `the ${of.length} layers`;
+    return pinButton(this.page, {kind: 'layers', name, of}, `${label} of ${whose}`);
+  }
+
   #zoom(range) {
     const {page, state} = this;
     const all = range && range[0] <= 1 && range[1] >= page.run.last_step;
@@ -251,7 +260,7 @@ export class Layers extends View {
     this.picker = new LayerPicker((layers) => this.#change(layers));
     this.charts = new ChartGrid({
       onPoint, onCursor: (step) => page.setCursor(step), onZoom: (range) => this.#zoom(range),
-    });
+    }, (statistic) => this.#pinButton(statistic));
     this.ridges = new RidgeSection({
       onPoint, onQuantity: (quantity) => page.change({quantity}),
     });

@@ -151,7 +151,8 @@ export class Optimizer extends View {
     return {
       name: quantity.name, label: unitsOf(quantity), description: quantity.description,
       height: CHART_HEIGHT,
-      pin: pinButton(this.page, null, quantity.name, `${quantity.label} of the run`),
+      pin: pinButton(
+        this.page, {kind: 'run', name: quantity.name}, `${quantity.label} of the run`),
       make: (box) => {
         const line = new EventLine(box, {showSteps: false, ...this.stack.listeners}, own);
         return {

@@ -7,6 +7,7 @@ import {colorScale} from '../colors.js';
 import {element, field} from '../dom.js';
 import {EventStrip} from '../eventstrip.js';
 import {groupTip} from '../grouptip.js';
+import {askCells, askExact} from '../heatasks.js';
 import {kinds} from '../heatcells.js';
 import {Heatmap, LABEL_WIDTH} from '../heatmap.js';
 import {LayerPanel, panelOrder} from '../layer.js';
@@ -17,6 +18,9 @@ import {StepLines} from '../steps.js';
 import {View} from './view.js';
 
 const DEFAULT_STATISTIC = 'update_ratio';
+
+// What nobody has asked for waits so long for the next zoom, which would have to wait for it.
+const REST_MILLISECONDS = 150;
 
 // The panel's plots are narrower than this many pixels.
 const PANEL_COLUMNS = 400;
@@ -35,6 +39,7 @@ export class Overview extends View {
     const {page, state} = this;
     const {run} = page;
     if (this.layerRequest) this.layerRequest.abort();
+    clearTimeout(this.rest);
     this.#fillStatistics(run);
     this.choice.sync();
     if (this.heat && this.heat.run !== run.name) this.#clear();
@@ -42,7 +47,9 @@ export class Overview extends View {
     const columns = this.#wantedColumns(run.variables);
     const {statistic, start, end} = state;
     const asked = {run: run.name, columns, start, end};
-    const heatAsked = askArrays('heatmap', {...asked, statistic}, signal);
+    const cells = {...asked, statistic};
+    const heatAsked = askCells(
+      cells, signal, (sample) => this.#showSample(sample, columns, stepsAsked));
     const stepsAsked = askArrays('steps', asked, signal);
     stepsAsked.catch(() => {}); // Told below, where it is waited for.
     const heat = await heatAsked;
@@ -62,6 +69,7 @@ export class Overview extends View {
     this.#show();
     performance.mark('disttrain:cells');
     this.#showSteps(await stepsAsked);
+    this.exactAsked = () => askExact(heat, cells, signal);
     if (start === null) this.whole = {heat, steps: this.steps};
     this.range = String([start, end]);
     page.notice([...heat.problems, ...this.steps.problems]);
@@ -69,8 +77,19 @@ export class Overview extends View {
   }
 
   idle() {
-    // So that a layer opens at once.
-    if (this.page.view === this && this.heat) this.#askVariables().catch(() => {});
+    clearTimeout(this.rest);
+    if (this.page.view !== this || !this.heat) return;
+    this.rest = setTimeout(() => this.#askRest().catch(() => {}), REST_MILLISECONDS);
+  }
+
+  // The exact numbers of what is painted, and what makes a layer open at once.
+  async #askRest() {
+    const {exactAsked} = this;
+    this.exactAsked = null;
+    if (exactAsked) await exactAsked();
+    this.state.exact = 'minimum' in this.heat;
+    if (this.hovered) this.#hover(this.hovered);
+    await this.#askVariables();
   }
 
   setCursor(step) {
@@ -157,7 +176,18 @@ export class Overview extends View {
     this.scale = colorScale(heat.statistic, heat.mean.values);
     this.caption.legend.show(this.scale, heat.statistic, kinds(heat, this.scale));
     state.columns = axis.columns;
+    state.sampled = Boolean(heat.sampled);
+    state.exact = 'minimum' in heat;
+    this.hovered = null;
     this.#showRows();
+  }
+
+  // Of a large run some records are here at once. That they are not all is said above them.
+  async #showSample(heat, columns, stepsAsked) {
+    Object.assign(this, {heat, columns, axis: new StepAxis(heat)});
+    this.#show();
+    performance.mark('disttrain:sample');
+    this.#showSteps(await stepsAsked);
   }
 
   // What the filter, the order and the groups leave of the answer.
@@ -242,6 +272,7 @@ export class Overview extends View {
   }
 
   #hover(cell) {
+    this.hovered = cell;
     if (cell === null) {
       this.page.tooltip.hide();
       this.setCursor(null);

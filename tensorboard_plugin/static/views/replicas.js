@@ -2,27 +2,20 @@
 
 import {askArrays, askJson} from '../api.js';
 import {StepAxis} from '../axis.js';
-import {colorScale} from '../colors.js';
 import {element} from '../dom.js';
 import {count, whole} from '../format.js';
 import {message} from '../messages.js';
-import {MOST_LINES, MultiLine} from '../multiline.js';
-import {ReplicaHeat, heatHeight} from '../replicaheat.js';
-import {fewNumbers, manyNumbers, noiseWords} from '../replicanumbers.js';
-import {median, summarize} from '../replicasummary.js';
+import {pinButton} from '../pins.js';
+import {MOST_DRAWN, ReplicaChart, linesOfReplicas} from '../replicachart.js';
+import {noiseWords} from '../replicanumbers.js';
+import {summarize} from '../replicasummary.js';
 import {ReplicaTable} from '../replicatable.js';
-import {Stack, rowOf, wantedColumns} from '../stack.js';
+import {Stack, wantedColumns} from '../stack.js';
 import {View} from './view.js';
 
 const QUANTITIES = ['gradient_norm', 'loss', 'step_seconds', 'wait_seconds'];
 const TAG = 'disttrain/replicas';
 const HEADING_WIDTH = 190;
-
-// A canvas takes no more, nor does an eye.
-const MOST_DRAWN = 1024;
-
-// A logarithm where one record, such as the one with the tracing, would flatten all others.
-const OUTLYING = 10;
 
 const SEVERITIES = {error: 'Error', warning: 'Warning', note: 'Note'};
 
@@ -96,11 +89,7 @@ export class Replicas extends View {
     const axis = this.axis = new StepAxis(answer);
     const {replicas} = answer;
     this.replicas = replicas;
-    const linesOf = (name) => {
-      const index = answer.quantities.findIndex((quantity) => quantity.name === name);
-      return index < 0 ? null : Array.from({length: replicas}, (_, replica) =>
-        rowOf(answer, replica * answer.quantities.length + index, axis.columns));
-    };
+    const linesOf = (name) => linesOfReplicas(answer, name);
     this.heading.textContent = count(replicas, 'replica');
     const range = state.start === null ? ''
       : ` from ${whole(state.start)} to ${whole(state.end)}`;
@@ -112,7 +101,7 @@ export class Replicas extends View {
     this.zoomOut.hidden = state.start === null;
     this.noise.textContent = noiseWords(steps, answer);
     this.stack.show(axis, answer.quantities.map((quantity) =>
-      this.#row(axis, quantity, linesOf(quantity.name).slice(0, MOST_DRAWN))));
+      this.#row(axis, quantity, linesOf(quantity.name))));
     const from = state.start === null && axis.columns > 4 ? 1 : 0;
     this.table.show(
       summarize(linesOf, replicas, from),
@@ -125,39 +114,15 @@ export class Replicas extends View {
   }
 
   #row(axis, quantity, lines) {
-    const {shown, drawn} = inUnits(quantity, lines);
-    const many = lines.length > MOST_LINES;
-    // Colours leave single outliers out anyway, so times need no logarithm.
-    const scale = many
-      ? colorScale({...shown, scale: quantity.scale}, flat(drawn, quantity)) : null;
+    const {page, stack} = this;
+    const chart = new ReplicaChart(axis, quantity, lines, page.tooltip);
+    const {label} = chart.quantity;
     return {
-      name: quantity.name, label: shown.label, description: quantity.description,
-      height: many
-        ? Math.max(96, heatHeight(lines.length)) : Math.max(118, 30 + 19 * lines.length),
-      make: (box) => (many
-        ? new ReplicaHeat(box, {
-          ...this.stack.listeners, onCell: (cell) => this.#hover(cell, shown, drawn),
-        }, axis, scale, drawn)
-        : new MultiLine(box, this.stack.listeners, axis, shown, drawn)),
-      readout: (column) => (many
-        ? manyNumbers(drawn, column, scale) : fewNumbers(drawn, column)),
+      name: quantity.name, label, description: quantity.description, height: chart.height,
+      pin: pinButton(page, {kind: 'replicas', name: quantity.name}, `${label} of the replicas`),
+      make: (box) => chart.make(box, stack.listeners),
+      readout: (column) => chart.readout(column),
     };
-  }
-
-  #hover(cell, quantity, lines) {
-    const {tooltip} = this.page;
-    if (cell === null) {
-      tooltip.hide();
-      return;
-    }
-    const answer = {
-      statistic: {label: quantity.label}, variables: {[cell.row]: `Replica ${cell.row}`},
-    };
-    const at = cell.row * this.axis.columns + cell.column;
-    for (const name of ['minimum', 'mean', 'maximum', 'nonfinite']) {
-      answer[name] = {values: {[at]: lines[cell.row][name][cell.column]}};
-    }
-    tooltip.show(cell, answer, this.axis);
   }
 
   async #judge(run, signal) {
@@ -210,33 +175,6 @@ export class Replicas extends View {
       this.stack.root, this.table.root));
     this.controls.append(element('p', {class: 'hint'}, 'Drag across steps to zoom.'));
   }
-}
-
-// The first step's time, with its tracing, would take all the colours.
-function flat(lines, {name} = {name: ''}) {
-  const columns = lines[0].mean.length;
-  const from = name.endsWith('_seconds') && columns > 4 ? 1 : 0;
-  const found = new Float32Array(lines.length * (columns - from));
-  lines.forEach(({mean}, index) => found.set(mean.subarray(from), index * (columns - from)));
-  return found;
-}
-
-// Times in milliseconds where most are below a second; logarithmic where one is far off.
-function inUnits(quantity, lines) {
-  if (!quantity.name.endsWith('_seconds')) return {shown: quantity, drawn: lines};
-  const values = flat(lines);
-  const usual = median(values);
-  const highest = values.reduce((a, b) => (b > a && b < Infinity ? b : a), 0);
-  const factor = usual < 1 ? 1000 : 1;
-  const shown = {
-    ...quantity, label: `${quantity.label}, ${factor === 1 ? 's' : 'ms'}`,
-    scale: highest > OUTLYING * usual ? 'log' : quantity.scale,
-  };
-  const times = (array) => array.map((value) => value * factor);
-  const drawn = lines.map(({minimum, mean, maximum, nonfinite}) => ({
-    minimum: times(minimum), mean: times(mean), maximum: times(maximum), nonfinite,
-  }));
-  return {shown, drawn};
 }
 
 function oneReplicaMessage() {
