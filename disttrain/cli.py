@@ -23,6 +23,16 @@ def main(arguments=None):
         help="show the layers of a run in the terminal; see disttrain inspect --help",
         add_help=False,
     )
+    commands.add_parser(
+        "doctor",
+        help="tell what is missing for training, and what mends it; see disttrain doctor --help",
+        add_help=False,
+    )
+    commands.add_parser(
+        "launch",
+        help="print a launch script to copy; see disttrain launch --help",
+        add_help=False,
+    )
     chosen, rest = parser.parse_known_args(arguments)
     if chosen.command == "demo":
         from disttrain.examples import images
@@ -32,6 +42,14 @@ def main(arguments=None):
         from disttrain import inspect
 
         return inspect.main(rest)
+    if chosen.command == "doctor":
+        from disttrain import doctor
+
+        return doctor.main(rest)
+    if chosen.command == "launch":
+        from disttrain.launching import scripts
+
+        return scripts.main(rest)
     return 0
 
 

@@ -11,7 +11,7 @@ bin=$root/.venv/bin
 if (($# == 0)); then
   "$bin/ruff" check .
   "$bin/ruff" format --check .
-  mapfile -t scripts < <(find launch -name '*.sh' | sort)
+  mapfile -t scripts < <(find launch -name '*.sh' -o -name '*.sbatch' | sort)
   if type -P shellcheck >/dev/null; then
     shellcheck "${scripts[@]}" .ci/run
   elif [[ ${DISTTRAIN_STRICT:-0} == 1 ]]; then

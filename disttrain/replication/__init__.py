@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from disttrain.replication.base import Replication, Topology, replica_value
 from disttrain.replication.horovod import Horovod, launched
-from disttrain.replication.tf_config import workers
 from disttrain.replication.tf_distribute import TfDistribute, mirrored, multi_worker, single
+from disttrain.tf_config import workers
 
 NAMES = ("auto", "single", "mirrored", "multi_worker", "horovod")
 
@@ -19,8 +19,9 @@ def resolve(replication="auto"):
 
     Args:
         replication: One of `NAMES`, a `tf.distribute.Strategy`, or a `Replication`. `"auto"` takes
-            Horovod where its launcher started the process, else `"multi_worker"` where `TF_CONFIG`
-            names several workers, else `"mirrored"` where there are several GPUs, else `"single"`.
+            Horovod where its launcher started the process, else what the launcher has put into
+            `DISTTRAIN_REPLICATION`, else `"multi_worker"` where `TF_CONFIG` names several workers,
+            else `"mirrored"` where there are several GPUs, else `"single"`.
 
     Raises:
         ValueError: The name is unknown, or what it needs is missing or wrong.
@@ -61,6 +62,8 @@ def current():
 def _detect():
     if launched():
         return "horovod"
+    if os.environ.get("DISTTRAIN_REPLICATION", "auto") != "auto":
+        return os.environ["DISTTRAIN_REPLICATION"]
     text = os.environ.get("TF_CONFIG")
     if text:
         # One that cannot be read is taken as several, so that what is wrong with it gets said.

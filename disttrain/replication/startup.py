@@ -1,13 +1,14 @@
-"""Joins the cluster of `TF_CONFIG` when disttrain is imported.
+"""What has to happen before the first tensor, and so when disttrain is imported.
 
 TensorFlow lets a process become a worker only before its first tensor, and the optimizer or the
 dataset that a user makes before the trainer are tensors. So `import disttrain` starts the worker
-where `TF_CONFIG` names several, and waits there until the others have started too.
+where `TF_CONFIG` names several, and waits there until the others have started too. The same goes
+for the logical CPU devices of as many mirrored replicas as `DISTTRAIN_REPLICAS` says.
 """
 
 import os
 
-from disttrain.replication.tf_config import check_tf_config, workers
+from disttrain.tf_config import check_tf_config, workers
 
 _started = {}
 
@@ -25,6 +26,40 @@ def join():
         _started["strategy"] = _create()
     except Exception as error:
         _started["error"] = error
+
+
+def divide():
+    """Makes the devices that `DISTTRAIN_REPLICAS` asks for: that many GPUs, else logical CPUs.
+
+    Raises:
+        ValueError: It is no number, or there are fewer GPUs.
+        RuntimeError: TensorFlow was in use before disttrain was imported.
+    """
+    text = os.environ["DISTTRAIN_REPLICAS"]
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"DISTTRAIN_REPLICAS must be a number of replicas from 1, not {text!r}")
+    count = int(text)
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus and len(gpus) < count:
+        raise ValueError(
+            f"DISTTRAIN_REPLICAS={count} asks for a GPU for each replica, and there are "
+            f"{len(gpus)}; ask for fewer, or set CUDA_VISIBLE_DEVICES=-1 to train on the CPU"
+        )
+    try:
+        if gpus:
+            tf.config.set_visible_devices(gpus[:count], "GPU")
+        else:
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            devices = [tf.config.LogicalDeviceConfiguration()] * count
+            tf.config.set_logical_device_configuration(cpu, devices)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "TensorFlow was in use before disttrain could divide the CPU among "
+            f"DISTTRAIN_REPLICAS={count}; import disttrain before the first tensor, variable or "
+            "dataset is made"
+        ) from error
 
 
 def strategy():

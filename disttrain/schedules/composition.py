@@ -15,6 +15,7 @@ from disttrain.schedules.base import (
     serialized,
     whole,
 )
+from disttrain.schedules.scaling import ScaledRate, Scaling, refuse_twice
 
 RULES = ("linear", "sqrt")
 
@@ -162,10 +163,11 @@ def scaled_learning_rate(value, replicas, rule="linear", warmup_steps=0):
 
     Raises:
         TypeError: `value` is neither a schedule nor a number.
-        ValueError: `value` is a number that is not above 0, `replicas` is below 1, `rule` is
-            unknown, or `warmup_steps` is negative.
+        ValueError: `value` is a number that is not above 0 or was scaled already, `replicas` is
+            below 1, `rule` is unknown, or `warmup_steps` is negative.
     """
     owner = "scaled_learning_rate"
+    refuse_twice(value)
     value = schedule_or_rate(value, owner, "value")
     if isinstance(value, float):
         rate(value, owner, "value")
@@ -177,12 +179,19 @@ def scaled_learning_rate(value, replicas, rule="linear", warmup_steps=0):
             "learning rate"
         )
     factor = float(replicas) if rule == "linear" else math.sqrt(replicas)
-    scaled = value * factor if isinstance(value, float) else Scaled(value, factor)
+    scaling = Scaling(factor, replicas, rule)
+    if isinstance(value, float):
+        scaled = ScaledRate(value * factor, scaling)
+    else:
+        scaled = Scaled(value, factor)
+        scaled.scaling = scaling
     if not warmup_steps:
         return scaled
     with tf.init_scope():
         unscaled = float(rate_at(value, 0))
-    return Warmup(scaled, warmup_steps, start=unscaled)
+    made = Warmup(scaled, warmup_steps, start=unscaled)
+    made.scaling = scaling
+    return made
 
 
 @register

@@ -127,6 +127,14 @@ class ReduceOnPlateau(keras.callbacks.Callback):
         self.cooling = 0
         self._warned = False
 
+    def get_state(self):
+        """What a checkpoint keeps of it, as JSON values."""
+        return {"best": self.best, "wait": self.wait, "cooling": self.cooling}
+
+    def set_state(self, state):
+        """Goes on from what `get_state` has returned."""
+        self.best, self.wait, self.cooling = state["best"], state["wait"], state["cooling"]
+
     def on_train_begin(self, logs=None):
         optimizer = self.model.optimizer
         self._plateaus = find_plateaus(optimizer)

@@ -8,7 +8,11 @@ import pytest
 
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
 
-SCRIPTS = [*sorted(ROOT.glob("launch/**/*.sh")), ROOT / ".ci" / "run"]
+SCRIPTS = [
+    *sorted(ROOT.glob("launch/*.sh")),
+    ROOT / "launch" / "slurm.sbatch",
+    ROOT / ".ci" / "run",
+]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from disttrain.replication.tf_config import check_tf_config, workers
+from disttrain.tf_config import check_tf_config, workers
 
 HOSTS = ["one:1", "two:1"]
 
@@ -23,6 +23,7 @@ def config(worker=HOSTS, kind="worker", index=0, **more):
         config(index="1"),
         config(["one:1"], kind="chief", chief=["two:1"]),
         config(["one:1"]),
+        config(["localhost:1", "localhost:2"]),
     ],
 )
 def test_a_right_one_passes(text):
@@ -45,6 +46,8 @@ def test_a_right_one_passes(text):
         (config(index=-1), "task index -1"),
         (config(index="x"), "task index 'x'"),
         (config(["one:1", "one:1"]), "twice"),
+        (config(["one:1", "localhost:1"]), "names localhost beside other hosts"),
+        (config(["127.0.0.1:1"], chief=["two:1"]), "names 127.0.0.1 beside other hosts"),
         (config("one:1"), "lists no hosts"),
     ],
 )

@@ -1,5 +1,6 @@
 """Reads and checks `TF_CONFIG`, without TensorFlow."""
 
+import ipaddress
 import json
 
 _EXAMPLE = (
@@ -14,8 +15,8 @@ def check_tf_config(text):
         text: The variable's value, or `None` where it is not set.
 
     Raises:
-        ValueError: It is missing, not JSON, lacks a key or points outside the cluster; the message
-            shows the value and what one looks like.
+        ValueError: It is missing, not JSON, lacks a key, points outside the cluster, or mixes
+            `localhost` with other hosts; the message shows the value and what one looks like.
     """
 
     def wrong(what):
@@ -43,6 +44,10 @@ def check_tf_config(text):
     everyone = [host for job in ("chief", "worker") for host in cluster.get(job, [])]
     if len(set(everyone)) < len(everyone):
         raise wrong("names one host:port twice")
+    names = {host.rpartition(":")[0] for host in everyone}
+    loopback = sorted(name for name in names if is_loopback(name))
+    if loopback and len(loopback) < len(names):
+        raise wrong(f"names {loopback[0]} beside other hosts, on each of which it is another one")
     index = str(task["index"])
     if not index.isdecimal() or int(index) >= len(hosts):
         raise wrong(f"has the task index {task['index']!r}, outside of 0 to {len(hosts) - 1}")
@@ -55,3 +60,13 @@ def workers(text):
         return sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return 0
+
+
+def is_loopback(name):
+    """Whether a name or address means "this machine" wherever it is read."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

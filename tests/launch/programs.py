@@ -1,0 +1,99 @@
+"""The training program that the launch scripts start in tests, and a look at what is left of it."""
+
+import os
+import pathlib
+import time
+
+import pytest
+
+#: Written beside a space; `loop` and `reduce` use real Horovod, the rest needs no TensorFlow.
+TEXT = '''
+import json, os, signal, socket, sys, time
+
+what, *arguments = sys.argv[1:]
+rank = int(os.environ.get("HOROVOD_RANK", -1))
+if rank < 0 and "TF_CONFIG" in os.environ:
+    rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+sys.argv[0] = os.path.abspath(__file__)
+
+
+def address():
+    """Where this host is: the source of a packet to the network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("10.213.77.254", 9))
+        except OSError:
+            return None
+        return probe.getsockname()[0]
+
+
+if what == "write":
+    seen = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+    with open(f"rank {rank}", "w") as file:
+        json.dump({**seen, "address": address()}, file)
+elif what == "fail":  # one rank, or all
+    if arguments[0] in ("all", str(rank)):
+        print("ValueError: rank " + arguments[0] + " is bad", file=sys.stderr)
+        sys.exit(int(arguments[1]))
+    time.sleep(60)
+elif what == "sleep":
+    open(f"began {rank}", "w").close()
+    print("sleeping", flush=True)
+    time.sleep(300)
+elif what == "save":  # as a training that saves before it ends
+
+    def save(*_):
+        open(f"saved {rank}", "w").close()
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, save)
+    open(f"began {rank}", "w").close()
+    print("sleeping", flush=True)
+    time.sleep(300)
+elif what == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open(f"began {rank}", "w").close()
+    print("sleeping", flush=True)
+    time.sleep(300)
+elif what in ("reduce", "loop"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    import horovod.tensorflow as hvd
+    import tensorflow as tf
+
+    hvd.init()
+    total = float(hvd.allreduce(tf.constant(1.0), op=hvd.Sum))
+    print(f"the sum is {total}", flush=True)
+    while what == "loop":
+        hvd.allreduce(tf.constant(1.0), op=hvd.Sum, name="again")
+        print("reduced", flush=True)
+        time.sleep(0.1)
+'''
+
+
+@pytest.fixture
+def program(tmp_path):
+    """The path of the program, in a folder of its own with a space in its name."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    path = folder / "the program.py"
+    path.write_text(TEXT)
+    return path
+
+
+def left(folder, seconds):
+    """Ids of processes that work in a folder, once there is none or so many seconds are over."""
+    end = time.monotonic() + seconds
+    while True:
+        found = list(_working_in(str(folder)))
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.2)
+
+
+def _working_in(folder):
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(path / "cwd") == folder and int(path.name) != os.getpid():
+                yield int(path.name)
+        except OSError:
+            continue

@@ -1,0 +1,175 @@
+"""launch/hosts.sh on real hosts: network namespaces, each with its own address and ssh server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.launch.conftest import ROOT
+from tests.launch.namespaces import cluster
+from tests.launch.programs import left, program
+
+__all__ = ["cluster", "program"]
+
+HOSTS = ROOT / "launch" / "hosts.sh"
+
+
+@pytest.fixture
+def folder(cluster, program):
+    """A folder with a space in its name that all hosts share, with the program in it."""
+    return program.parent
+
+
+def launch(cluster, folder, *arguments, timeout=60, script=HOSTS):
+    return subprocess.run(
+        cluster.command(0, script, *arguments),
+        env=cluster.environment(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def test_two_hosts_find_their_network_and_get_every_argument(cluster, folder):
+    arguments = ["a b", 'it\'s "x" $HOME *', ""]
+    hosts = f"{cluster.names[0]}:2,{cluster.names[1]}:1"
+    done = launch(cluster, folder, "-H", hosts, "the program.py", "write", *arguments)
+    assert done.returncode == 0, done.stderr
+    ranks = [json.loads((folder / f"rank {i}").read_text()) for i in range(3)]
+    assert all(rank["arguments"] == arguments for rank in ranks)
+    assert all(rank["folder"] == str(folder) for rank in ranks)
+    assert [rank["environment"]["HOROVOD_HOSTNAME"] for rank in ranks] == [
+        cluster.names[0],
+        cluster.names[0],
+        cluster.names[1],
+    ]
+    assert [rank["address"] for rank in ranks] == [*cluster.names[:1] * 2, cluster.names[1]]
+    assert {rank["environment"]["HOROVOD_GLOO_IFACE"] for rank in ranks} == {"eth0"}
+
+
+def test_three_hosts_of_a_hostfile_reduce(cluster, folder):
+    lines = [
+        f"{cluster.names[0]} slots=1",
+        "# a comment",
+        f"{cluster.names[1]}:1",
+        cluster.names[2],
+    ]
+    (folder / "hosts").write_text("\n".join(lines) + "\n")
+    options = ["--hostfile", "hosts", "--network-interfaces", "eth0"]
+    done = launch(cluster, folder, *options, "the program.py", "reduce", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "the sum is 3.0" in done.stdout
+
+
+def test_the_error_of_the_host_that_fails_comes_last_and_once(cluster, folder):
+    hosts = f"{cluster.names[0]}:1,{cluster.names[1]}:1"
+    options = ["-H", hosts, "--network-interfaces", "eth0"]
+    done = launch(cluster, folder, *options, "the program.py", "fail", "1", "7")
+    assert done.returncode == 7
+    assert done.stderr.count("ValueError: rank 1 is bad") == 1
+    *_, said, last = done.stderr.splitlines()
+    assert said == "ValueError: rank 1 is bad"
+    assert f"failed in rank 1 on {cluster.names[1]} with status 7" in last
+
+
+def test_a_host_that_ssh_does_not_reach_is_named(cluster, folder):
+    with cluster.cut_off(1):
+        hosts = f"{cluster.names[0]}:1,{cluster.names[1]}:1"
+        done = launch(cluster, folder, "-H", hosts, "the program.py", "write")
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"disttrain: ssh does not reach all hosts ({cluster.names[1]}: ssh: ")
+    assert f"disttrain doctor -H {hosts}" in said
+    assert not (folder / "rank 0").exists()
+
+
+def start(cluster, folder, hosts, *arguments, until):
+    """A job on two hosts; returns once the first rank has said so."""
+    running = subprocess.Popen(
+        cluster.command(0, HOSTS, "-H", hosts, "--network-interfaces", "eth0", *arguments),
+        env=cluster.environment(),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    for line in running.stdout:
+        if until in line:
+            return running
+    pytest.fail(f"ended too early: {running.stderr.read()}")
+
+
+def test_a_host_that_is_cut_off_in_mid_run_is_named_and_all_end(cluster, folder):
+    hosts = ",".join(f"{name}:1" for name in cluster.names[:2])
+    program = ["--gloo-timeout-seconds", "3", "the program.py", "loop"]
+    running = start(cluster, folder, hosts, *program, until="reduced")
+    with cluster.cut_off(1):
+        _, errors = running.communicate(timeout=60)
+        assert running.returncode not in (0, 130)
+        assert f"lost its partners: {cluster.names[1]} does not answer" in errors.splitlines()[-1]
+    # The other host learns of it by its own time limit.
+    assert not left(folder, 30)
+
+
+@pytest.mark.parametrize("what", ["sleep", "stubborn"])
+def test_ctrl_c_ends_the_ranks_of_all_hosts(cluster, folder, what):
+    """Though ssh tells the other host nothing, and a rank does not mind SIGTERM."""
+    hosts = ",".join(f"{name}:1" for name in cluster.names[:2])
+    running = start(cluster, folder, hosts, "the program.py", what, until="sleeping")
+    end = time.monotonic() + 30
+    while len(list(folder.glob("began *"))) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGINT)
+    began = time.monotonic()
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert errors.splitlines()[-1].startswith("disttrain: stopped by Ctrl-C")
+    assert time.monotonic() - began < 15
+    assert not left(folder, 15 if what == "stubborn" else 5)
+
+
+# The same hosts for the others.
+
+
+def test_workers_on_two_hosts_have_tf_config(cluster, folder):
+    hosts = f"{cluster.names[0]}:1,{cluster.names[1]}:2"
+    arguments = ["-H", hosts, "--port", "4000", "the program.py"]
+    script = ROOT / "launch" / "multi_worker.sh"
+    done = launch(cluster, folder, *arguments, "write", "a b", "it's", script=script)
+    assert done.returncode == 0, done.stderr
+    ranks = [json.loads((folder / f"rank {i}").read_text()) for i in range(3)]
+    assert [rank["address"] for rank in ranks] == [cluster.names[0], *cluster.names[1:2] * 2]
+    assert all(rank["arguments"] == ["a b", "it's"] for rank in ranks)
+    assert all(rank["folder"] == str(folder) for rank in ranks)
+    config = json.loads(ranks[2]["environment"]["TF_CONFIG"])
+    one, two = cluster.names[:2]
+    assert config["cluster"]["worker"] == [f"{one}:4000", f"{two}:4000", f"{two}:4001"]
+    done = launch(cluster, folder, *arguments, "fail", "2", "7", script=script)
+    assert done.returncode == 7
+    assert f"failed in rank 2 on {two} with status 7" in done.stderr.splitlines()[-1]
+    assert not left(folder, 5)
+
+
+def test_the_doctor_looks_at_hosts(cluster, folder):
+    command = [os.path.join(os.path.dirname(sys.executable), "disttrain"), "doctor", "--json"]
+    hosts = ",".join(f"{name}:1" for name in cluster.names)
+    with cluster.cut_off(2):
+        done = cluster.on(0, *command, "-H", hosts, "--seconds", "150", timeout=200)
+    found = {one["subject"]: one for one in json.loads(done.stdout)["findings"]}
+    one, two, three = cluster.names
+    assert found[f"Host {one}"]["level"] == "ok", found[f"Host {one}"]
+    assert found[f"Host {two}"]["level"] == "ok", found[f"Host {two}"]
+    assert found[f"Host {three}"]["level"] == "error"
+    assert "ssh does not reach it" in found[f"Host {three}"]["message"]
+    assert found["Reduction"]["message"].startswith(
+        f"two processes on {one} and {two} have reduced"
+    )
+    assert done.returncode == 1
