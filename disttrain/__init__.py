@@ -10,6 +10,7 @@ import sys
 _HOMES = {
     "Trainer": "disttrain.trainer",
     "Telemetry": "disttrain.telemetry",
+    "Checkpoint": "disttrain.checkpoints",
     "DistributedOptimizer": "disttrain.optimizers.distributed",
     "ClipByGlobalNorm": "disttrain.gradients.clipping",
     "ClipByNorm": "disttrain.gradients.clipping",
@@ -20,6 +21,7 @@ _HOMES = {
 }
 _MODULES = (
     "callbacks",
+    "checkpoints",
     "data",
     "gradients",
     "layers",
@@ -52,5 +54,8 @@ if "keras" in sys.modules:
     for _name in ("layers", "optimizers", "schedules"):
         importlib.import_module(f"disttrain.{_name}")
 
-if os.environ.get("TF_CONFIG") and os.path.basename(sys.argv[0]) != "disttrain":
-    importlib.import_module("disttrain.replication.startup").join()
+if os.path.basename(sys.argv[0]) != "disttrain":
+    if os.environ.get("TF_CONFIG"):
+        importlib.import_module("disttrain.replication.startup").join()
+    if os.environ.get("DISTTRAIN_REPLICAS"):
+        importlib.import_module("disttrain.replication.startup").divide()

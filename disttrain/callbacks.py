@@ -1,5 +1,8 @@
 """Keras callbacks under several processes: which run where, and those that `Model.fit` needs."""
 
+import sys
+import warnings
+
 import keras
 import tensorflow as tf
 
@@ -68,6 +71,8 @@ def _lambda_watches(callback):
 class BroadcastVariables(keras.callbacks.Callback):
     """For `Model.fit` under Horovod: all begin with the chief's weights and optimizer state.
 
+    It warns where callbacks that write files, such as `ModelCheckpoint`, run on several processes.
+
     Args:
         replication: As for `disttrain.Trainer`.
     """
@@ -83,6 +88,16 @@ class BroadcastVariables(keras.callbacks.Callback):
         replication = replication_module.resolve(self._replication)
         kernels.agree(replication)
         replication.start_equal([*self.model.variables, *optimizer.variables])
+        # Keras tells a callback nothing of the others; the list that calls knows.
+        listed = getattr(sys._getframe(1).f_locals.get("self"), "callbacks", [])
+        writers = [type(c).__name__ for c in listed if isinstance(c, _WRITERS)]
+        if replication.any(bool(writers) and not replication.is_chief) and replication.is_chief:
+            warnings.warn(
+                f"{' and '.join(writers) or 'a callback that writes files'} runs on several "
+                "processes, which write over each other's files; hand it to the chief's fit "
+                "alone: callbacks + [...] if replication.is_chief else callbacks",
+                stacklevel=2,
+            )
 
 
 class MetricAverage(keras.callbacks.Callback):

@@ -15,6 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from disttrain.batches import without
+
 #: Marks errors that the input pipeline raises for the user.
 SMALL_BATCH = "is smaller than the number of replicas"
 
@@ -24,15 +26,18 @@ class Feed:
     """Batches for one pass, split over replicas.
 
     Attributes:
-        dataset: A function of the epoch that returns a `tf.data.Dataset` of dictionaries with
-            `parts`, a tuple with one `(x,)`, `(x, y)` or `(x, y, sample_weight)` for each local
-            replica; `rows`, float32 `[local replicas]`, how many of a part's rows count; `total`,
-            float32, the rows of the global batch, negative where a process knows only its own; and
+        dataset: A function of the epoch, and of how many batches of the pass are left out at its
+            beginning (0 by default), that returns a `tf.data.Dataset` of dictionaries with `parts`,
+            a tuple with one `(x,)`, `(x, y)` or `(x, y, sample_weight)` for each local replica;
+            `rows`, float32 `[local replicas]`, how many of a part's rows count; `total`, float32,
+            the rows of the global batch, negative where a process knows only its own; and
             `fingerprint`, float32, a number that tells one batch from another.
         spec: Structure of one part, of `tf.TensorSpec`.
         steps: Steps of an epoch, or `None` if that shows only at its end.
         endless: Whether one iterator goes on over epochs.
         shared: Whether all processes read the same global batches.
+        numbered: Whether the order is a function of the epoch alone; else a pass follows on the
+            passes before it, as those of `tf.data.Dataset.shuffle` do.
     """
 
     dataset: Callable
@@ -40,6 +45,7 @@ class Feed:
     steps: int | None
     endless: bool
     shared: bool
+    numbered: bool = False
 
 
 def make_feed(
@@ -114,17 +120,27 @@ def _from_dataset(dataset, topology, steps, training):
         raise ValueError("the dataset is empty")
     if length == math.inf and steps is None:
         raise ValueError("the dataset has no end; say how many steps an epoch has: steps_per_epoch")
-    split = dataset.map(
-        lambda *element: _split(_as_tuple(element), topology, batch),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+
+    def divided(dataset):
+        return dataset.map(
+            lambda *element: _split(_as_tuple(element), topology, batch),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    split = divided(dataset)
     if training and batch is None:
         split = split.enumerate().map(lambda i, element: _check_first(i, element, topology))
     if steps is not None:
         split = split.repeat()
     split = split.prefetch(2)
+
+    def from_batch(epoch, taken=0):
+        if not taken:
+            return split
+        return divided(without(dataset, taken, length, steps is not None)).prefetch(2)
+
     return Feed(
-        dataset=lambda epoch: split,
+        dataset=from_batch,
         spec=split.element_spec["parts"][0],
         steps=steps if steps is not None else length,
         endless=steps is not None,
@@ -149,13 +165,12 @@ def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training
     if training and min(batch_size, count) < topology.replicas:
         raise ValueError(_small(min(batch_size, count), topology))
 
-    def dataset(epoch):
+    def dataset(epoch, taken=0):
         order = np.arange(count)
         if shuffle:
             order = np.random.default_rng([seed or 0, epoch]).permutation(count)
         batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-        if steps is not None:
-            batches = batches.repeat()
+        batches = without(batches, taken, math.ceil(count / batch_size), steps is not None)
         return batches.map(
             lambda rows: _split(
                 keras.tree.map_structure(lambda leaf: tf.gather(leaf, rows), arrays), topology, None
@@ -169,6 +184,7 @@ def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training
         steps=steps if steps is not None else math.ceil(count / batch_size),
         endless=steps is not None,
         shared=True,
+        numbered=True,
     )
 
 
@@ -200,21 +216,34 @@ def _from_function(function, topology, steps, training, all_gather):
             )
         if not codes.any():
             raise ValueError("the datasets of the function are empty on every process")
-    split = dataset.map(
-        lambda *element: {**_split(_as_tuple(element), alone, None), "total": tf.constant(-1.0)},
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    if training and batch is None:
-        split = split.enumerate().map(lambda i, element: _check_first(i, element, alone))
-    if steps is not None:
-        split = split.repeat()
-    else:
+
+    def divided(dataset):
+        return dataset.map(
+            lambda *element: {
+                **_split(_as_tuple(element), alone, None),
+                "total": tf.constant(-1.0),
+            },
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    def filled(split, taken=0):
         # A process whose part ends early takes part with examples that do not count.
         nothing = tf.data.Dataset.from_tensors(_nothing(split.element_spec)).repeat()
-        split = split.concatenate(nothing).take(int(codes.max()))
-    split = split.prefetch(2)
+        return split.concatenate(nothing).take(int(codes.max()) - taken)
+
+    split = divided(dataset)
+    if training and batch is None:
+        split = split.enumerate().map(lambda i, element: _check_first(i, element, alone))
+    split = (split.repeat() if steps is not None else filled(split)).prefetch(2)
+
+    def from_batch(epoch, taken=0):
+        if not taken:
+            return split
+        rest = divided(without(dataset, taken, length, steps is not None))
+        return (rest if steps is not None else filled(rest, taken)).prefetch(2)
+
     return Feed(
-        dataset=lambda epoch: split,
+        dataset=from_batch,
         spec=split.element_spec["parts"][0],
         steps=steps if steps is not None else int(codes.max()),
         endless=steps is not None,

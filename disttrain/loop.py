@@ -26,39 +26,41 @@ class TrainingLoop:
         task: A built `disttrain.task.Task`.
         current_step: Returns the `TrainStep`, its `Observer` or `None`, and the `DivergenceCheck`
             or `None`; others once a callback has switched the optimizer.
-        feed: The `disttrain.data.Feed`.
+        batches: The `disttrain.batches.Batches` of the feed.
         callbacks: A `keras.callbacks.CallbackList`.
         progress: A `disttrain.progress.Progress`.
         log: A `disttrain.telemetry.log.RunLog`.
+        run: The `disttrain.checkpoints.run.Run`, or `None`.
 
     Attributes:
         examples: Examples of the current epoch so far.
     """
 
-    def __init__(self, task, current_step, feed, callbacks, progress, log):
+    def __init__(self, task, current_step, batches, callbacks, progress, log, run=None):
         self._task = task
         self._replication = task.replication
         self._current_step = current_step
         self._step, self._observer, self._check = current_step()
-        self._feed = feed
+        self._data, self._feed = batches, batches.feed
         self._callbacks = callbacks
         self._progress = progress
         self._log = log
+        self._run = run
         self._several = self._replication.topology.processes > 1
         self._watched = callbacks_module.watch_batches(callbacks.callbacks)
-        self._iterator = None
         self._average = None
         self._logs = {}
         self._stop = False
         self._batches = 0
         self.examples = 0.0
 
-    def train(self, epoch, last=False):
+    def train(self, epoch, last=False, done=0):
         """Trains one epoch, counted from 0.
 
         Args:
             epoch: Its number.
             last: Whether none is to follow.
+            done: Batches that are done, where a training goes on that has begun the epoch.
 
         Returns:
             Losses and metrics over all replicas, name to number or array.
@@ -69,18 +71,19 @@ class TrainingLoop:
         """
         feed, model = self._feed, self._task.model
         step = self._follow_switch()
-        step.reset()
-        self._task.reset_metrics()
+        if done == 0:
+            step.reset()
+            self._task.reset_metrics()
+            self._data.begin(epoch)
         self._callbacks.on_epoch_begin(epoch)
         self._agree_on_learning_rate()
         self._progress.begin(epoch)
-        if self._iterator is None or not feed.endless:
-            self._iterator = iter(feed.dataset(epoch))
         every = self._interval()
         batches = feed.steps or self._batches
         if last and batches:
-            self._log.expect_last(self._observer, self._log.steps_done + step.updates(batches))
-        done = shown = 0
+            left = step.updates(batches - done)
+            self._log.expect_last(self._observer, self._log.steps_done + left)
+        first, shown = done, done
         while feed.steps is None or done < feed.steps:
             self._callbacks.on_train_batch_begin(done)
             step = self._follow_switch()
@@ -90,7 +93,8 @@ class TrainingLoop:
             made = self._execute(wanted)
             if made == 0:
                 break
-            if done == 0 or done + made - shown >= every:
+            self._data.took(made)
+            if done == first or done + made - shown >= every:
                 shown = done + made
                 self._refresh(shown)
             done += made
@@ -98,6 +102,8 @@ class TrainingLoop:
                 self.examples, losses = step.read()
                 self._logs.update(losses)
                 self._callbacks.on_train_batch_end(done - 1, dict(self._logs))
+            if self._run is not None:
+                self._run.after(self._step, self._observer, epoch, done)
             if self._stop or (model.stop_training and not self._several):
                 model.stop_training = True
                 break
@@ -126,18 +132,27 @@ class TrainingLoop:
             self._step, self._observer, self._check = step, observer, check
         return step
 
+    def ended(self, epoch, logs, stopping):
+        """Called at the very end of an epoch; for the arguments see `Run.epoch_ended`."""
+        if self._run is not None:
+            self._run.epoch_ended(self._step, self._observer, epoch, logs, stopping)
+
     def learning_rate(self):
         """The learning rate of the next step, a float; NaN where the optimizer has none."""
         rate = getattr(self._task.optimizer, "learning_rate", float("nan"))
         return float(rate.numpy() if hasattr(rate, "numpy") else rate)
 
     def _execute(self, wanted):
+        if self._run is not None:
+            self._run.before(self._step.updates(wanted))
         began = time.perf_counter()
-        with pipeline_errors(), skips.readable_errors():
-            made = int(self._step.execute(self._iterator, tf.constant(wanted)))
+        waiting = self._replication.pulse.waiting()
+        with pipeline_errors(), skips.readable_errors(), waiting:
+            made = int(self._step.execute(self._data.iterator, tf.constant(wanted)))
         first = self._log.steps_done + 1
         self._log.executed(self._observer, self._step.updates(made), time.perf_counter() - began)
         last = self._log.steps_done
+        self._replication.pulse.done(last)
         if self._check is not None and last >= first and self._check.due(first, last):
             self._check.check(last)
         return made

@@ -18,9 +18,13 @@ class TrainStep:
         steps_per_execution: Most updates in one call.
         jit_compile: Whether forward and backward are compiled by XLA.
         observer: A `disttrain.telemetry.observer.Observer`, or `None`.
+        wishes: What processes tell each other with each step, a
+            `disttrain.checkpoints.signals.Wishes`, or `None`.
     """
 
-    def __init__(self, task, feed, steps_per_execution=1, jit_compile=False, observer=None):
+    def __init__(
+        self, task, feed, steps_per_execution=1, jit_compile=False, observer=None, wishes=None
+    ):
         self._task = task
         self._replication = task.replication
         self._shared = feed.shared
@@ -28,6 +32,7 @@ class TrainStep:
             leaf.shape.rank and leaf.shape[0] is None for leaf in tf.nest.flatten(feed.spec)
         )
         self._observer = observer
+        self._wishes = wishes
         self.variables = task.model.trainable_variables
         self._gradients = self._forward_backward
         if jit_compile:
@@ -160,6 +165,8 @@ class TrainStep:
 
     def _apply(self, gradients, variables, extras, total, to_mean, recompute=None):
         fingerprint = extras[2]
+        if self._wishes is not None:
+            extras = [*extras, self._wishes.share()]
         (loss, _, fingerprints, *terms), _ = self._task.optimizer.apply_shares(
             gradients,
             variables,
@@ -169,7 +176,11 @@ class TrainStep:
             share_to_mean=to_mean,
             recompute=recompute,
         )
+        if self._wishes is not None:
+            *terms, wished = terms
         if self._replication.is_first_local_replica():
+            if self._wishes is not None:
+                self._wishes.hear(wished)
             self._count([loss, *terms], total)
             # Processes that read the same batch have the same fingerprint, and so their mean.
             same = fingerprints == fingerprint * self._replication.replicas
@@ -204,6 +215,11 @@ class TrainStep:
         weighted = [value * total for value in losses]
         self._sums.assign_add(tf.cast(tf.stack([total, *weighted]), tf.float64))
         self._finite_losses.assign_add(tf.cast(tf.math.is_finite(losses[0]), tf.int64))
+
+    @property
+    def sums(self):
+        """The variables with what the steps since `reset` have summed up; equal everywhere."""
+        return [self._sums, self._finite_losses]
 
     def go_on_from(self, other):
         """Takes over the sums of the step that has trained the epoch until now."""

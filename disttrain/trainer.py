@@ -3,12 +3,20 @@
 An epoch's steps are `loop.py`'s; what happens inside of a step is `train_step.py`'s.
 """
 
+import contextlib
+import functools
+
 import keras
 import numpy as np
 
+from disttrain import agreement, heartbeat, kernels, summary
 from disttrain import callbacks as callbacks_module
-from disttrain import kernels
 from disttrain import replication as replication_module
+from disttrain.batches import Batches
+from disttrain.checkpoints import Checkpoint, exchange
+from disttrain.checkpoints.run import Run
+from disttrain.checkpoints.store import Store
+from disttrain.checkpoints.weights import export
 from disttrain.data import make_feed, pipeline_errors, split_off
 from disttrain.eval_step import EvaluateStep, PredictStep
 from disttrain.loop import TrainingLoop
@@ -20,6 +28,17 @@ from disttrain.telemetry import Telemetry
 from disttrain.telemetry.divergence import DivergenceCheck
 from disttrain.telemetry.log import RunLog
 from disttrain.train_step import TrainStep
+
+
+def _regrouping(method):
+    """Lets a method begin anew with the processes that are left, in an elastic job."""
+
+    @functools.wraps(method)
+    def wrapper(self, *args, **kwargs):
+        with self.replication.regrouping():
+            return method(self, *args, **kwargs)
+
+    return wrapper
 
 
 class Trainer:
@@ -48,6 +67,10 @@ class Trainer:
         jit_compile: Whether XLA compiles forward and backward; `"auto"` does not.
         telemetry: A `disttrain.Telemetry`, or `None` to record nothing.
         logdir: The run's directory, or `None` to write no files.
+        checkpoint: A `disttrain.Checkpoint`: `fit` saves what it takes to go on, and goes on from
+            the newest one in the directory; or `None`.
+        hang_seconds: Seconds that a process may wait for the others in one step, or `None` for
+            ever. Then the one that they wait for is named with its last step, and the job ends.
         seed: Seeds Python, NumPy and TensorFlow before the model is built, and the order of
             arrays; `None` leaves them alone.
 
@@ -74,6 +97,8 @@ class Trainer:
         jit_compile="auto",
         telemetry=Telemetry(),  # noqa: B008, it is immutable
         logdir=None,
+        checkpoint=None,
+        hang_seconds=600.0,
         seed=0,
     ):
         if loss is None:
@@ -86,6 +111,10 @@ class Trainer:
             raise ValueError(f"jit_compile must be True, False or 'auto', not {jit_compile!r}")
         if telemetry is not None and not isinstance(telemetry, Telemetry):
             raise TypeError(f"telemetry must be a disttrain.Telemetry or None, not {telemetry!r}")
+        if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+            raise TypeError(
+                f"checkpoint must be a disttrain.Checkpoint or None, not {checkpoint!r}"
+            )
         self.replication = replication_module.resolve(replication)
         if jit_compile is True and self.replication.topology.local_replicas > 1:
             raise ValueError(
@@ -100,6 +129,14 @@ class Trainer:
             keras.utils.set_random_seed(seed)
         if loss_scale is None and precision == "mixed_float16":
             loss_scale = _dynamic_unless_set(optimizer)
+        if hang_seconds is not None and not hang_seconds > 0:
+            raise ValueError(f"hang_seconds must be above 0 or None, not {hang_seconds!r}")
+        self._hang_seconds = hang_seconds
+        if self.replication.regroups and checkpoint is None:
+            raise ValueError(
+                "an elastic job goes on from its last checkpoint when ranks die or join: give the "
+                "Trainer a checkpoint=disttrain.Checkpoint(directory)"
+            )
         self._settings = {
             "clip": clip,
             "loss_scale": loss_scale,
@@ -109,11 +146,16 @@ class Trainer:
         self._task = Task(
             build_model, self._distributed(optimizer), loss, metrics, self.replication, precision
         )
-        self._log = RunLog.open(logdir, self.replication)
+        goes_on = checkpoint is not None and bool(Store(checkpoint).names())
+        self._log = RunLog.open(logdir, self.replication, goes_on)
+        self._run = None
+        if checkpoint is not None:
+            self._run = Run(checkpoint, self.replication, self._log, seed)
         self._train_step = self._train_feed = self._observer = self._check = None
         self._evaluate_steps = {}
         self._predict_step = None
-        self._ready = False
+        self._ready = self._announced = False
+        self._places = {"Logs": logdir, "Checkpoints": getattr(checkpoint, "directory", None)}
 
     @property
     def model(self):
@@ -125,6 +167,7 @@ class Trainer:
         """The `DistributedOptimizer`; its `inner` is the Keras optimizer."""
         return self._task.optimizer
 
+    @_regrouping
     def fit(
         self,
         x,
@@ -168,11 +211,17 @@ class Trainer:
         Returns:
             A `keras.callbacks.History`.
 
+        With a checkpoint in the directory of `checkpoint`, it goes on from there, at the epoch and
+        batch that come next, and the history is that of the whole training. Calls of `fit` are
+        counted: those that were done when the checkpoint was saved do nothing.
+
         Raises:
-            ValueError: The data do not fit, see the message.
+            ValueError: The data do not fit, or a checkpoint is of another training, see the
+                message.
             TypeError: The data are of no known kind.
-            RuntimeError: Processes read different data, or the loss was not finite in any step of
-                an epoch.
+            RuntimeError: Processes read different data, the loss was not finite in any step of an
+                epoch, no checkpoint is whole, or another job uses their directory.
+            SystemExit: A signal has stopped the training, and a checkpoint was saved.
         """
         if validation_split:
             (x, y, sample_weight), validation_data = split_off(
@@ -188,10 +237,35 @@ class Trainer:
             )
         self._prepare(feed)
         callbacks_module.refuse_telemetry(callbacks)
-        chosen = callbacks_module.on_this_process(callbacks, self.replication.is_chief)
+        callbacks_module.on_this_process(callbacks, self.replication.is_chief)
         verbose = 1 if verbose == "auto" else int(verbose)
         if not self.replication.is_chief:
             verbose = 0
+        if not self._announced:
+            batch = summary.batch_of(x, batch_size, self.replication.topology)
+            summary.announce(self, batch, self._places, verbose)
+            self._announced = True
+        batches = Batches(feed)
+        surroundings = contextlib.nullcontext()
+        if self._run is not None:
+            surroundings = self._run.fit(self._task, batches, epochs)
+        listening = heartbeat.listening(self.replication, self._hang_seconds, self._hung)
+        with surroundings, listening:
+            return self._train(
+                batches, epochs, initial_epoch, validation, validation_freq, callbacks, verbose
+            )
+
+    def _hung(self, rank, error):
+        """Says on the disk which process has held the others up."""
+        if self._run is not None:
+            self._run.hung(rank, error)
+
+    def _train(self, batches, epochs, initial_epoch, validation, frequency, callbacks, verbose):
+        """Goes through the epochs."""
+        feed, done, resumed = batches.feed, 0, None
+        if self._run is not None:
+            resumed = self._run.go_on(self._train_step, self._observer)
+        chosen = callbacks_module.on_this_process(callbacks, self.replication.is_chief)
         history = keras.callbacks.CallbackList(
             chosen,
             add_history=True,
@@ -207,24 +281,34 @@ class Trainer:
                 self._prepare(feed)
             return self._train_step, self._observer, self._check
 
-        loop = TrainingLoop(self._task, current_step, feed, history, progress, self._log)
+        loop = TrainingLoop(
+            self._task, current_step, batches, history, progress, self._log, self._run
+        )
         self.model.stop_training = False
         self.model._initial_epoch = None  # BackupAndRestore sets it, and Keras keeps it.
         history.on_train_begin()
         self._after_restore(callbacks, chosen)
         initial_epoch = getattr(self.model, "_initial_epoch", None) or initial_epoch
+        if self._run is not None:
+            self._run.begin(history.callbacks, self.model.history)
+        if resumed is not None:
+            initial_epoch = epochs if resumed.over else resumed.epoch
+            done = resumed.batches
         logs = {}
         try:
             for epoch in range(initial_epoch, epochs):
-                logs = loop.train(epoch, last=epoch == epochs - 1)
-                if validation is not None and _due(epoch, validation_freq):
+                logs = loop.train(epoch, last=epoch == epochs - 1, done=done)
+                done = 0
+                if validation is not None and _due(epoch, frequency):
                     values = self._evaluate(validation, history)
                     logs.update({f"val_{name}": value for name, value in values.items()})
                 self._log.scalars({k: v for k, v in logs.items() if k.startswith("val_")})
                 progress.end(loop.examples, logs, loop.learning_rate())
                 history.on_epoch_end(epoch, logs)
                 self._log.flush()
-                if self.replication.any(self.model.stop_training):
+                stopping = self.replication.any(self.model.stop_training)
+                loop.ended(epoch, logs, stopping)
+                if stopping:
                     self.model.stop_training = True
                     break
         except BaseException:
@@ -233,11 +317,12 @@ class Trainer:
         finally:
             progress.close()
             self._log.finish()
-        if epochs > initial_epoch:
+        if epochs > initial_epoch or (resumed is not None and resumed.restored):
             self.optimizer.finalize_variable_values(self.model.trainable_variables)
         history.on_train_end(logs)
         return self.model.history
 
+    @_regrouping
     def evaluate(self, x, y=None, *, batch_size=None, sample_weight=None, steps=None):
         """Computes the loss and the metrics over all examples.
 
@@ -253,6 +338,7 @@ class Trainer:
         """
         return self._evaluate(self._feed(x, y, sample_weight, batch_size, steps))
 
+    @_regrouping
     def predict(self, x, *, batch_size=None, steps=None):
         """Computes the model's outputs for all examples.
 
@@ -307,6 +393,18 @@ class Trainer:
                 variables = self.model.trainable_variables
                 switching.carry_over(before, after, variables, carry_over, warmup_steps)
 
+    def export(self, path):
+        """Saves the whole model as a `.keras` file, on the chief; called by every process.
+
+        Args:
+            path: The file. It is there complete, or as it was before.
+
+        Raises:
+            ValueError: The name does not end in `.keras`.
+            OSError: It cannot be written.
+        """
+        exchange.told_by_chief(self.replication, lambda: export(self.model, path))
+
     def _distributed(self, optimizer):
         """The optimizer in a wrapper that belongs to the replication, in its scope."""
         if isinstance(optimizer, DistributedOptimizer):
@@ -355,6 +453,7 @@ class Trainer:
         if not self._ready:
             self._ready = True
             kernels.agree(self.replication)
+            agreement.check_variables(self.replication, self.model.variables, "the model")
             self.replication.start_equal(self.model.variables)
             self._task.spread_seeds()
         if not training:
@@ -366,6 +465,7 @@ class Trainer:
             id(v) for v in self._train_step.variables
         ] == [id(v) for v in self.model.trainable_variables]
         if self._train_step is None or changed or not same_variables:
+            agreement.check_variables(self.replication, self.optimizer.variables, "the optimizer")
             self.replication.start_equal(self.optimizer.variables)
             self._observer = self._log.observer(
                 self._telemetry,
@@ -375,7 +475,12 @@ class Trainer:
             )
             self._check = self._divergence_check()
             self._train_step = TrainStep(
-                self._task, feed, self.steps_per_execution, self._jit_compile, self._observer
+                self._task,
+                feed,
+                self.steps_per_execution,
+                self._jit_compile,
+                self._observer,
+                self._run.wishes if self._run is not None else None,
             )
             self._train_feed = feed
 
@@ -408,7 +513,8 @@ class Trainer:
         for number, element in enumerate(self._elements(feed)):
             if callbacks is not None:
                 callbacks.on_test_batch_begin(number)
-            step.execute(element)
+            with self.replication.pulse.waiting():
+                step.execute(element)
             if callbacks is not None:
                 callbacks.on_test_batch_end(number, {})
         values = {**step.read(), **self._task.metric_results()}

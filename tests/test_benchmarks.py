@@ -14,7 +14,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import harness, memory, models, report, telemetry
+from tests.benchmarks import checkpoint, harness, memory, models, report, telemetry
 from tests.benchmarks.harness import Settings, Timings, Variant
 from tests.benchmarks.slices import Slices
 from tests.small import CLOSE, LABELS, X, batches, compiled, trainer_of
@@ -423,11 +423,12 @@ def test_the_data_fit_the_models(case):
 # The command
 
 
-@pytest.mark.parametrize("name", ["telemetry", "page"])
+@pytest.mark.parametrize("name", ["telemetry", "checkpoint", "page"])
 def test_the_first_part_of_a_name_stands_for_all_of_them(name):
     assert command.chosen([name]).keys() == {n for n in command.BENCHMARKS if n.startswith(name)}
     assert sorted(command.chosen([])) == sorted(command.BENCHMARKS)
-    assert sorted(command.chosen(["telemetry", "page"])) == sorted(command.BENCHMARKS)
+    every = ["telemetry", "checkpoint", "page"]
+    assert sorted(command.chosen(every)) == sorted(command.BENCHMARKS)
     assert list(command.chosen(["telemetry-bytes"])) == ["telemetry-bytes"]
 
 
@@ -456,6 +457,17 @@ def test_quick_runs_from_end_to_end(tmp_path, capsys):
     assert found["telemetry-speed", "defaults"]["goal"] == telemetry.DEFAULTS
     assert found["telemetry-bytes", "every=1"]["summary"]["median"] > 4
     assert "telemetry-speed. Time of a step" in capsys.readouterr().out
+
+
+def test_checkpoints_are_measured_against_a_copy_and_an_interval():
+    (save,) = checkpoint.save(harness.QUICK)
+    assert save.goal == 2.0
+    # A megabyte is copied in no time, so the ratio says nothing here.
+    assert 0.5e6 < save.details["bytes"] < 2e6
+    (resume,) = checkpoint.resume(harness.QUICK)
+    assert resume.goal == 1.0
+    assert 0 < resume.summary.median < 10
+    assert resume.details["seconds"] > 0
 
 
 def test_memory_is_measured_in_processes_of_their_own():

@@ -22,7 +22,12 @@ class Accumulator:
         if isinstance(steps, bool) or int(steps) != steps or steps < 1:
             raise ValueError(f"accumulate_steps must be a whole number from 1, not {steps!r}")
         self.steps = int(steps)
-        self._sums = None
+        self._sums = []
+
+    @property
+    def sums(self):
+        """The sums of gradients, one for each variable; none before `build`."""
+        return list(self._sums)
 
     def build(self, add_variable, add_like, variables):
         """Makes the variables.

@@ -12,6 +12,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from disttrain import heartbeat
+
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
@@ -44,10 +46,13 @@ class Replication(abc.ABC):
     Attributes:
         name: `"single"`, `"mirrored"`, `"multi_worker"`, `"horovod"` or a strategy's class name.
         topology: A `Topology`.
+        pulse: A `disttrain.heartbeat.Heartbeat` while a training goes on, which is told where
+            this process waits for others.
     """
 
     name: str
     topology: Topology
+    pulse = heartbeat.Nobody()
 
     @property
     def replicas(self):
@@ -133,6 +138,23 @@ class Replication(abc.ABC):
             return branch
 
         tf.cond(predicate, returning(true_function), returning(false_function))
+
+    @property
+    def regroups(self):
+        """Whether the processes of the job may change while it goes on."""
+        return False
+
+    def begins_anew(self, error):
+        """Whether an error is one after which this process begins anew, as a lost process is."""
+        return False
+
+    def regrouping(self):
+        """The context in which that happens."""
+        return contextlib.nullcontext()
+
+    def hosts_changed(self):
+        """Whether this process has heard that hosts have come or are to go."""
+        return False
 
     @abc.abstractmethod
     def all_gather(self, array):

@@ -3,6 +3,7 @@
 Only Horovod's raw collectives are used: its Keras layer averages nothing on Keras 3.
 """
 
+import contextlib
 import importlib.util
 import os
 import warnings
@@ -10,6 +11,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from disttrain.replication import elastic
 from disttrain.replication.base import Replication, Topology, by_dtype
 
 _INSTALL = (
@@ -20,6 +22,9 @@ _INSTALL = (
 
 #: Horovod refuses to make the same one twice, and forgets one that nobody holds.
 _process_sets = {}
+
+#: What hears of changed hosts, once somebody wants to.
+_watches = []
 
 
 def launched():
@@ -33,6 +38,7 @@ def _import():
     try:
         import horovod.tensorflow as hvd
 
+        elastic.take_place()
         hvd.init(process_sets="dynamic")
     except (ImportError, tf.errors.NotFoundError, AttributeError) as error:
         raise RuntimeError(
@@ -97,6 +103,39 @@ class Horovod(Replication):
         self._set = self._process_set(ranks)
         self._root = ranks[0]
         self.topology = Topology(processes=len(ranks), process=ranks.index(rank))
+
+    def begins_anew(self, error):
+        regroup = isinstance(error, elastic.Regroup) or _lost_a_rank(error)
+        return elastic.launched() and regroup
+
+    @contextlib.contextmanager
+    def regrouping(self):
+        if not elastic.launched():
+            yield
+            return
+        self._watch_hosts()
+        try:
+            yield
+        except BaseException as error:
+            if not self.begins_anew(error):
+                raise
+            reason = "a rank is lost"
+            elastic.begin_anew(str(error) if isinstance(error, elastic.Regroup) else reason)
+
+    def hosts_changed(self):
+        return any(watch.changed for watch in _watches)
+
+    @property
+    def regroups(self):
+        return elastic.launched()
+
+    def _watch_hosts(self):
+        if not _watches:
+            from horovod.common.elastic import notification_manager
+
+            _watches.append(elastic.HostWatch())
+            notification_manager.init()
+            notification_manager.register_listener(_watches[0])
 
     def _process_set(self, ranks):
         """The process set of these ranks; all ranks of the job make it together, once."""
@@ -182,7 +221,8 @@ class Horovod(Replication):
         array = np.asarray(array)
         if self.replicas == 1:
             return array[None]
-        return self._hvd.allgather(tf.constant(array[None]), process_set=self._set).numpy()
+        with self.pulse.waiting():
+            return self._hvd.allgather(tf.constant(array[None]), process_set=self._set).numpy()
 
     def broadcast(self, variables):
         if self.replicas > 1 and variables:
@@ -221,3 +261,13 @@ class Horovod(Replication):
         for variable, value in zip(variables, local, strict=True):
             variable.assign(value)
         return results
+
+
+def _lost_a_rank(error):
+    """Whether an error says that a collective has failed, as all do once a rank is gone."""
+    from horovod.common.exceptions import HorovodInternalError
+
+    if isinstance(error, HorovodInternalError):
+        return True
+    failed = isinstance(error, (tf.errors.UnknownError, tf.errors.InternalError))
+    return failed and "Horovod" in str(error)

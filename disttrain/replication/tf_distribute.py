@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from disttrain.replication import startup
 from disttrain.replication.base import Replication, Topology, by_dtype
-from disttrain.replication.tf_config import check_tf_config
+from disttrain.tf_config import check_tf_config
 
 
 class TfDistribute(Replication):
@@ -123,10 +123,12 @@ class TfDistribute(Replication):
             return array[None]
         key = (array.shape, array.dtype.str)
         if key not in self._gathers:
-            self._gathers[key] = self._make_gather()
-        return self._gathers[key](tf.constant(array)).numpy()[:: self.topology.local_replicas]
+            self._gathers[key] = self._make_gather(tf.TensorSpec(array.shape, array.dtype))
+        with self.pulse.waiting():
+            gathered = self._gathers[key](tf.constant(array)).numpy()
+        return gathered[:: self.topology.local_replicas]
 
-    def _make_gather(self):
+    def _make_gather(self, spec):
         @tf.function
         def gather(array):
             def on_replica():
@@ -134,7 +136,8 @@ class TfDistribute(Replication):
 
             return self.strategy.experimental_local_results(self.strategy.run(on_replica))[0]
 
-        return gather
+        # Called as it is, a function for each shape would have TensorFlow warn of retracing.
+        return gather.get_concrete_function(spec)
 
     def adopt(self, optimizer):
         if self.replicas == 1 or optimizer._distribution_strategy is self.strategy:

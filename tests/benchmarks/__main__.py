@@ -15,7 +15,7 @@ import rich.console
 import tensorflow as tf
 
 from disttrain.examples import common
-from tests.benchmarks import harness, page, report, telemetry
+from tests.benchmarks import checkpoint, harness, page, report, telemetry
 
 #: Name to a function of `harness.Settings` that yields `report.Figure`s. What stands before the
 #: dash of a name is a name, too: that of all of them.
@@ -23,6 +23,8 @@ BENCHMARKS = {
     "telemetry-speed": telemetry.speed,
     "telemetry-bytes": telemetry.file_bytes,
     "telemetry-memory": telemetry.peak_memory,
+    "checkpoint-save": checkpoint.save,
+    "checkpoint-resume": checkpoint.resume,
     "page-large": page.page,
     "page-start": page.start,
 }

@@ -3,6 +3,7 @@
 
 def all_checks():
     """All checks by name; imports TensorFlow."""
-    from tests.distributed import checks, gradient_checks, telemetry_checks
+    from tests.distributed import checkpoint_checks, checks, gradient_checks, telemetry_checks
 
-    return {**checks.CHECKS, **gradient_checks.CHECKS, **telemetry_checks.CHECKS}
+    modules = (checks, gradient_checks, telemetry_checks, checkpoint_checks)
+    return {name: check for module in modules for name, check in module.CHECKS.items()}

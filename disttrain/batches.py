@@ -1,0 +1,99 @@
+"""Goes through a feed over the epochs, and knows where it is.
+
+The order of batches is a function of the seed, the pass and the number of the batch, so the place
+is three numbers. An iterator's own state is not used: TensorFlow's does not always give the same
+order back (`shuffle(...).prefetch(...).repeat()` across the end of a pass), cannot be taken of
+generators, and holds whole shuffle buffers.
+"""
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A place in the data.
+
+    Attributes:
+        passes: Iterators made so far; the last one may be used up.
+        epoch: The epoch for which the last one was made.
+        taken: Batches taken from it.
+    """
+
+    passes: int = 0
+    epoch: int = 0
+    taken: int = 0
+
+
+class Batches:
+    """The iterators of one call of `fit`.
+
+    Args:
+        feed: A `disttrain.data.Feed`.
+
+    Attributes:
+        feed: The same.
+        iterator: The present iterator; `None` before the first epoch.
+    """
+
+    def __init__(self, feed):
+        self.feed = feed
+        self.iterator = None
+        self._passes = self._epoch = self._taken = 0
+
+    @property
+    def place(self):
+        """The `Place` before the next batch."""
+        return Place(self._passes, self._epoch, self._taken)
+
+    def begin(self, epoch):
+        """Begins an epoch: a new pass, unless one iterator goes on over the epochs."""
+        if self.iterator is None or not self.feed.endless:
+            self._make(epoch)
+
+    def took(self, count):
+        """Notes that so many batches were taken from `iterator`."""
+        self._taken += count
+
+    def go_to(self, place, within_epoch):
+        """Goes to a place in the data of another process, which has read the same feed.
+
+        Args:
+            place: A `Place`.
+            within_epoch: Whether the pass of that place goes on; else the next epoch begins one.
+        """
+        goes_on = place.passes > 0 and (within_epoch or self.feed.endless)
+        self._passes = place.passes - 1 if goes_on else place.passes
+        if not self.feed.numbered:
+            pass_over(self.feed.dataset(place.epoch), self._passes)
+        if goes_on:
+            self._make(place.epoch, place.taken)
+
+    def _make(self, epoch, taken=0):
+        self.iterator = iter(self.feed.dataset(epoch, taken))
+        self._passes += 1
+        self._epoch, self._taken = epoch, taken
+
+
+def without(dataset, taken, length, endless):
+    """A dataset without its first batches.
+
+    Whole passes are left out without being read: each moves a shuffle on, as an iterator does
+    that nobody asks for an element.
+
+    Args:
+        dataset: A batched `tf.data.Dataset`.
+        taken: How many batches are left out.
+        length: Batches of a pass; `None` or infinite where that is not known.
+        endless: Whether the dataset is repeated for ever.
+    """
+    if not endless or length in (None, math.inf):
+        return (dataset.repeat() if endless else dataset).skip(taken)
+    pass_over(dataset, taken // length)
+    return dataset.skip(taken % length).concatenate(dataset.repeat())
+
+
+def pass_over(dataset, passes):
+    """Moves a dataset's shuffles on by so many passes, without reading an element."""
+    for _ in range(passes):
+        iter(dataset)

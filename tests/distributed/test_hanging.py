@@ -1,0 +1,40 @@
+"""A rank that stops is named and ends the job; ranks with different models never begin."""
+
+import json
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.distributed import jobs
+
+
+def run(directory, rank, what):
+    """`(exit status, output, seconds)` of two ranks, one of which has a fault."""
+    command = [sys.executable, "-m", "tests.distributed.hanging_program"]
+    began = time.monotonic()
+    ranks = jobs.horovod(2, [*command, str(directory), str(rank), what])
+    status, output = jobs._run(ranks, 120, threading.Event())
+    return status, output, time.monotonic() - began
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_stops_is_named_with_its_last_step_and_the_job_ends(tmp_path, rank):
+    status, output, seconds = run(tmp_path, rank, "stop")
+    assert status != 0
+    assert f"disttrain: rank {rank} on " in output
+    assert "does not answer any more" in output
+    assert "its last step is 7, and the others wait for it" in output
+    assert output.count("does not answer any more") == 1
+    assert seconds < 90
+    said = json.loads((tmp_path / "checkpoints" / "status.json").read_text())
+    assert (said["status"], said["rank"]) == ("failed", rank)
+    assert "does not answer" in said["error"]
+
+
+def test_ranks_with_different_models_are_told_apart_before_the_first_step(tmp_path):
+    status, output, _ = run(tmp_path, 1, "model")
+    assert status != 0
+    assert "the processes have different variables of the model: number 1 is " in output
+    assert "float32[5, 9] on rank 1 and" in output
