@@ -2,13 +2,16 @@
 
 A collective waits until every process takes part. So each process tells the chief once a second
 over UDP how far it is, the chief answers with what it knows of all, and who has waited too long
-names the one that is behind. The chief's address travels by a collective at the beginning.
+names the one that is behind. The chief's address, and a word that shows who belongs to the job,
+travel by a collective at the beginning.
 """
 
 import contextlib
 import dataclasses
+import hmac
 import json
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -28,9 +31,10 @@ _PATIENCE = 3
 #: Seconds that other processes leave to the one that tells the user.
 _AFTERWARDS = 3.0
 
-#: Bytes of a message, and of the chief's addresses.
+#: Bytes of a message, and of the chief's addresses, and how many of those there are at most.
 _MOST = 65_000
 _ROOM = 512
+_ADDRESSES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Heartbeat:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.settimeout(_BEAT / 4)
         self._socket.bind(("", 0))
-        self._chief = _exchanged(replication, self._socket.getsockname()[1])
+        self._word, self._chief = _exchanged(replication, self._socket.getsockname()[1])
         self._heard = {}
         self._table, self._answered = [], time.monotonic()
         self._ends = threading.Event()
@@ -137,16 +141,13 @@ class Heartbeat:
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + _BEAT
                 self._beat()
-            with contextlib.suppress(OSError, ValueError):
-                message, sender = self._socket.recvfrom(_MOST)
-                self._hear(json.loads(message), sender)
+            with contextlib.suppress(OSError):
+                self._receive(*self._socket.recvfrom(_MOST))
 
     def _beat(self):
         if self._rank != 0:
-            message = json.dumps(self._own()).encode()
             for address in self._chief:
-                with contextlib.suppress(OSError):
-                    self._socket.sendto(message, address)
+                self._send(self._own(), address)
         found = verdict(Peer(*self._own()), self._peers(), self._limit)
         if found is not None and not self._ends.is_set():
             self._end(*found)
@@ -155,12 +156,24 @@ class Heartbeat:
         still = time.monotonic() - self._went_on
         return [self._rank, socket.gethostname(), self._step, still, self._waits]
 
+    def _send(self, content, address):
+        with contextlib.suppress(OSError):
+            self._socket.sendto(json.dumps([self._word, content]).encode(), address)
+
+    def _receive(self, message, sender):
+        """Takes a message, if it is one of this job's: anybody can send to a port."""
+        try:
+            word, content = json.loads(message)
+        except (ValueError, TypeError):
+            return
+        if isinstance(word, str) and hmac.compare_digest(word.encode(), self._word.encode()):
+            self._hear(content, sender)
+
     def _hear(self, message, sender):
         now = time.monotonic()
         if self._rank == 0:
             self._heard[message[0]] = (message, now)
-            with contextlib.suppress(OSError):
-                self._socket.sendto(json.dumps(self._known(now)).encode(), sender)
+            self._send(self._known(now), sender)
         else:
             self._table, self._answered = message, now
 
@@ -244,14 +257,16 @@ class Nobody:
 
 
 def _exchanged(replication, port):
-    """The chief's addresses, a list of `(host, port)`; all processes call this."""
+    """The job's word and the chief's addresses, `(host, port)`; all processes call this."""
     names = {_outer_address(), *_addresses(socket.gethostname()), "127.0.0.1"}
-    text = json.dumps([port, *sorted(names)]).encode()[:_ROOM]
+    # Far more than a host has, but what is cut off could not be read.
+    names = sorted(names)[:_ADDRESSES]
+    text = json.dumps([secrets.token_hex(8), port, *names]).encode()
     room = np.zeros(_ROOM, np.int32)
     room[: len(text)] = np.frombuffer(text, np.uint8)
     told = replication.all_gather(room)[0].astype(np.uint8).tobytes().rstrip(b"\0")
-    port, *names = json.loads(told)
-    return [(name, port) for name in names]
+    word, port, *names = json.loads(told)
+    return word, [(name, port) for name in names]
 
 
 def _addresses(name):

@@ -1,5 +1,6 @@
 """Who is blamed when processes wait for each other, and that processes hear of each other."""
 
+import socket
 import time
 
 import pytest
@@ -87,11 +88,39 @@ def test_processes_hear_of_each_other(monkeypatch):
         assert found == {r: (10 + r, r == 1) for r in range(3) if r != rank}
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xff\xfe",
+        b"7",
+        b"null",
+        b"[]",
+        b'{"a": 1}',
+        b'["other", [1, "x", 99, 0.0, true]]',
+        b"[1, 2]",
+    ],
+    ids=repr,
+)
+def test_messages_of_others_are_passed_over(message):
+    def run(replication):
+        pulse = Heartbeat(replication, LIMIT, None)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(message, ("127.0.0.1", pulse._socket.getsockname()[1]))
+        time.sleep(0.1)
+        alive, steps = pulse._thread.is_alive(), [one.step for one in pulse._peers()]
+        replication.all_gather(0)
+        pulse.close()
+        return alive, 99 in steps
+
+    assert together(2, run) == [(True, False)] * 2
+
+
 def test_where_no_message_comes_through_nobody_is_silent(monkeypatch):
     """A firewall must not end a training."""
     monkeypatch.setattr(heartbeat, "_BEAT", 0.05)
     monkeypatch.setattr(heartbeat, "_QUIET", 0.1)
-    monkeypatch.setattr(heartbeat, "_exchanged", lambda replication, port: [])
+    monkeypatch.setattr(heartbeat, "_exchanged", lambda replication, port: ("word", []))
 
     def run(replication):
         pulse = Heartbeat(replication, 0.2, None)
