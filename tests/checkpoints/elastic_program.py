@@ -27,7 +27,9 @@ class Tell(keras.callbacks.Callback):
 
     def __init__(self, directory, made, seconds):
         super().__init__()
-        self._path = pathlib.Path(directory) / f"steps.{os.getpid()}.{elastic.times_begun_anew()}"
+        # Processes of two hosts may have one number.
+        name = (os.environ["HOROVOD_HOSTNAME"], os.getpid(), elastic.times_begun_anew())
+        self._path = pathlib.Path(directory) / f"steps.{'.'.join(map(str, name))}"
         self._made = made
         self._seconds = seconds
 

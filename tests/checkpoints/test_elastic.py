@@ -20,6 +20,16 @@ EPOCHS, SECONDS = 9, 0.2
 EVERY = 4
 
 
+def told(directory):
+    """What all processes of `elastic_program` have told, in the order of time."""
+    lines = []
+    for path in directory.glob("steps.*"):
+        for line in path.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):
+                lines.append(json.loads(line))
+    return sorted(lines, key=lambda line: line["time"])
+
+
 class Job:
     """An elastic job whose hosts can be changed.
 
@@ -56,13 +66,7 @@ class Job:
         new.replace(self._hosts)
 
     def steps(self):
-        """What all processes have told, in the order of time."""
-        lines = []
-        for path in self.directory.glob("steps.*"):
-            for line in path.read_text().splitlines(keepends=True):
-                if line.endswith("\n"):
-                    lines.append(json.loads(line))
-        return sorted(lines, key=lambda line: line["time"])
+        return told(self.directory)
 
     def wait_for(self, what, seconds=90):
         """The first told step for which `what` holds."""

@@ -1,5 +1,6 @@
 """launch/hosts.sh on real hosts: network namespaces, each with its own address and ssh server."""
 
+import itertools
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from tests.checkpoints.test_elastic import told
 from tests.launch.conftest import ROOT
 from tests.launch.namespaces import cluster
 from tests.launch.programs import left, program
@@ -134,6 +136,58 @@ def test_ctrl_c_ends_the_ranks_of_all_hosts(cluster, folder, what):
     assert errors.splitlines()[-1].startswith("disttrain: stopped by Ctrl-C")
     assert time.monotonic() - began < 15
     assert not left(folder, 15 if what == "stubborn" else 5)
+
+
+def test_a_host_joins_an_elastic_run_and_leaves_it(cluster, folder):
+    hosts = folder / "hosts"
+
+    def set_hosts(count):
+        new = hosts.with_suffix(".new")
+        new.write_text("".join(f"{name}:1\n" for name in cluster.names[:count]))
+        new.replace(hosts)
+
+    def has(**wanted):
+        return any(wanted.items() <= line.items() for line in told(folder))
+
+    set_hosts(2)
+    options = ["--min-np", "2", "--max-np", "3", "--hosts", "file", hosts]
+    options += ["--network-interfaces", "eth0"]
+    program = ["-m", "tests.checkpoints.elastic_program", folder, "9", "0.2"]
+    running = subprocess.Popen(
+        cluster.command(0, HOSTS.with_name("elastic.sh"), *options, *program),
+        env=cluster.environment(PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3"),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_until(running, lambda: has(step=5))
+        set_hosts(3)
+        wait_until(running, lambda: has(size=3))
+        set_hosts(2)
+        output, _ = running.communicate(timeout=120)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    assert running.returncode == 0, output[-3000:]
+    lines = told(folder)
+    assert {line["host"] for line in lines if line["size"] == 3} == set(cluster.names)
+    first = [line for line in lines if line["rank"] == 0]
+    # No step is lost, and none is made twice.
+    assert [line["step"] for line in first] == list(range(1, 100))
+    assert [size for size, _ in itertools.groupby(line["size"] for line in first)] == [2, 3, 2]
+    assert not left(folder, 15)
+
+
+def wait_until(running, holds, seconds=90):
+    until = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > until or running.poll() is not None:
+            running.kill()
+            pytest.fail(f"it did not come to that: {running.communicate()[0][-3000:]}")
+        time.sleep(0.1)
 
 
 # The same hosts for the others.
