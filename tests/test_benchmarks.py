@@ -423,6 +423,11 @@ def test_the_data_fit_the_models(case):
 # The command
 
 
+def test_only_the_cases_that_are_asked_for_are_measured():
+    assert [c.name for c in telemetry._cases(Settings(cases=("convnet",)))] == ["convnet"]
+    assert list(telemetry._cases(Settings())) == list(models.ALL)
+
+
 @pytest.mark.parametrize("name", ["telemetry", "checkpoint", "page"])
 def test_the_first_part_of_a_name_stands_for_all_of_them(name):
     assert command.chosen([name]).keys() == {n for n in command.BENCHMARKS if n.startswith(name)}

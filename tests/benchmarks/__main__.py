@@ -1,4 +1,4 @@
-"""The command: `python -m tests.benchmarks [NAME ...] [--rounds N] [--json FILE] [--quick]`.
+"""The command: `python -m tests.benchmarks [NAME ...] [--rounds N] [--case NAME] [--json FILE]`.
 
 Another benchmark gets a line in `BENCHMARKS`: a function whose docstring begins with what its
 figures are, and which yields them.
@@ -15,7 +15,7 @@ import rich.console
 import tensorflow as tf
 
 from disttrain.examples import common
-from tests.benchmarks import checkpoint, harness, page, report, telemetry
+from tests.benchmarks import checkpoint, harness, models, page, report, telemetry
 
 #: Name to a function of `harness.Settings` that yields `report.Figure`s. What stands before the
 #: dash of a name is a name, too: that of all of them.
@@ -54,6 +54,15 @@ def main(arguments=None):
     parser.add_argument(
         "--rounds", type=common.positive, metavar="N", help="rounds of slices (default 60)"
     )
+    parser.add_argument(
+        "--builds", type=common.positive, metavar="N", help="how often each is built (default 6)"
+    )
+    parser.add_argument(
+        "--case",
+        action="append",
+        choices=[case.name for case in models.ALL],
+        help="only this model; may be given again",
+    )
     parser.add_argument("--json", metavar="FILE", help="where to write the figures")
     parser.add_argument(
         "--quick", action="store_true", help="only show that they run, on a tiny model"
@@ -62,6 +71,9 @@ def main(arguments=None):
     settings = harness.QUICK if options.quick else harness.Settings()
     if options.rounds is not None:
         settings = dataclasses.replace(settings, rounds=options.rounds)
+    if options.builds is not None:
+        settings = dataclasses.replace(settings, builds=options.builds)
+    settings = dataclasses.replace(settings, cases=tuple(options.case or ()))
     try:
         benchmarks = chosen(options.names)
     except ValueError as error:

@@ -27,6 +27,7 @@ class Settings:
         seed: Seed of the order within rounds and of the bootstrap.
         builds: How often what is measured is built anew, in `measure_anew`.
         quick: Whether it is enough to show that the benchmark runs.
+        cases: Names of the models to train; all where there are none.
     """
 
     rounds: int = 60
@@ -34,6 +35,7 @@ class Settings:
     seed: int = 0
     builds: int = 6
     quick: bool = False
+    cases: tuple = ()
 
 
 #: What shows that a benchmark runs.

@@ -269,7 +269,9 @@ class HandWritten:
 
 
 def _cases(settings):
-    return (models.TINY,) if settings.quick else models.ALL
+    if settings.quick:
+        return (models.TINY,)
+    return [case for case in models.ALL if not settings.cases or case.name in settings.cases]
 
 
 def trainer(case, chosen, logdir):

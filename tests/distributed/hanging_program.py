@@ -1,6 +1,6 @@
-"""A training one of whose ranks stops, or builds another model.
+"""A training one of whose ranks stops, is killed once, or builds another model.
 
-`python -m tests.distributed.hanging_program DIRECTORY RANK stop|model`
+`python -m tests.distributed.hanging_program DIRECTORY RANK stop|kill|model`
 """
 
 import os
@@ -9,22 +9,34 @@ import signal
 import sys
 
 import keras
+import numpy as np
 
 import disttrain
 from tests.checkpoints.training import X, Y, build_plain, trainer
 
 
-class Stop(keras.callbacks.Callback):
-    """Stops this process as a debugger or a frozen machine does, after its seventh step."""
+class Signal(keras.callbacks.Callback):
+    """Sends this process a signal after the seventh step of an epoch, unless it did so before.
+
+    Args:
+        number: The signal: SIGSTOP, as a debugger or a frozen machine does, or SIGKILL.
+        done: A file that shows that it did.
+    """
+
+    def __init__(self, number, done):
+        super().__init__()
+        self._number = number
+        self._done = done
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch + 1 == 7:
-            os.kill(os.getpid(), signal.SIGSTOP)
+        if batch + 1 == 7 and not self._done.exists():
+            self._done.write_text("")
+            os.kill(os.getpid(), self._number)
 
 
 def main():
     directory, rank, what = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    replication = disttrain.replication.resolve("horovod")
+    replication = disttrain.replication.resolve("auto")
     chosen = replication.topology.process == rank
 
     def build_other():
@@ -39,8 +51,13 @@ def main():
         metrics=None,
         hang_seconds=6,
     )
-    callbacks = [Stop()] if chosen and what == "stop" else [keras.callbacks.Callback()]
+    callbacks = [keras.callbacks.Callback()]
+    numbers = {"stop": signal.SIGSTOP, "kill": signal.SIGKILL}
+    if chosen and what in numbers:
+        callbacks = [Signal(numbers[what], directory / "signalled")]
     made.fit(X, Y, batch_size=4, epochs=3, verbose=0, callbacks=callbacks)
+    if replication.is_chief:
+        np.savez(directory / "weights.npz", *made.model.get_weights())
 
 
 if __name__ == "__main__":

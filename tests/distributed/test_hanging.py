@@ -1,20 +1,22 @@
-"""A rank that stops is named and ends the job; ranks with different models never begin."""
+"""A rank that stops is named and ends the job; workers go on; different models never begin."""
 
 import json
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
+from tests.checkpoints.training import X, Y, build_plain, trainer
 from tests.distributed import jobs
 
 
-def run(directory, rank, what):
+def run(directory, rank, what, kind=jobs.horovod):
     """`(exit status, output, seconds)` of two ranks, one of which has a fault."""
     command = [sys.executable, "-m", "tests.distributed.hanging_program"]
     began = time.monotonic()
-    ranks = jobs.horovod(2, [*command, str(directory), str(rank), what])
+    ranks = kind(2, [*command, str(directory), str(rank), what])
     status, output = jobs._run(ranks, 120, threading.Event())
     return status, output, time.monotonic() - began
 
@@ -31,6 +33,23 @@ def test_a_rank_that_stops_is_named_with_its_last_step_and_the_job_ends(tmp_path
     said = json.loads((tmp_path / "checkpoints" / "status.json").read_text())
     assert (said["status"], said["rank"]) == ("failed", rank)
     assert "does not answer" in said["error"]
+
+
+def test_workers_that_are_started_again_after_one_was_killed_go_on(tmp_path):
+    status, _, seconds = run(tmp_path, 1, "kill", jobs.multi_worker)
+    assert status != 0
+    # The other one ends by itself, so that a supervisor starts both.
+    assert seconds < 90
+    status, output, _ = run(tmp_path, 1, "kill", jobs.multi_worker)
+    assert status == 0, output[-3000:]
+    said = json.loads((tmp_path / "checkpoints" / "status.json").read_text())
+    assert (said["status"], said["step"]) == ("finished", 33)
+
+    made = trainer(None, build_plain, metrics=None)
+    made.fit(X, Y, batch_size=4, epochs=3, verbose=0)
+    with np.load(tmp_path / "weights.npz") as found:
+        for name, expected in zip(found.files, made.model.get_weights(), strict=True):
+            np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_ranks_with_different_models_are_told_apart_before_the_first_step(tmp_path):
