@@ -40,6 +40,30 @@ def check_variables(replication, variables, of):
     )
 
 
+def check_batches(replication, batches):
+    """Makes sure that an epoch has as many batches on all processes.
+
+    Args:
+        replication: A `Replication`. All processes call this.
+        batches: Their number, or `None` where only the end of the data shows it.
+
+    Raises:
+        RuntimeError: The numbers differ; on every process.
+    """
+    if replication.topology.processes == 1:
+        return
+    own = np.asarray(-1 if batches is None else batches, np.int64)
+    found = replication.all_gather(own).tolist()
+    rank = next((rank for rank, number in enumerate(found) if number != found[0]), None)
+    if rank is not None:
+        one, other = ("unknown" if number < 0 else number for number in (found[rank], found[0]))
+        raise RuntimeError(
+            f"an epoch has different numbers of batches: {one} on rank {rank} and {other} on rank "
+            "0; give every process the same whole dataset, or a function of a "
+            "tf.distribute.InputContext that returns its part"
+        )
+
+
 def describe(variable):
     """A variable as it has to be on every process: its name without numbers, dtype and shape."""
     path = _NUMBER.sub("", getattr(variable, "path", None) or variable.name)

@@ -236,6 +236,7 @@ class Trainer:
                 validation_data, validation_batch_size or batch_size, validation_steps
             )
         self._prepare(feed)
+        agreement.check_batches(self.replication, feed.steps)
         callbacks_module.refuse_telemetry(callbacks)
         callbacks_module.on_this_process(callbacks, self.replication.is_chief)
         verbose = 1 if verbose == "auto" else int(verbose)

@@ -64,6 +64,26 @@ def test_the_rank_that_differs_and_the_first_difference_are_named(other, text):
     assert "rank 1" not in told[0]
 
 
+@pytest.mark.parametrize(
+    ("batches", "text"),
+    [
+        ((11, 11, 5), "5 on rank 2 and 11 on rank 0"),
+        ((11, None, 11), "unknown on rank 1 and 11 on rank 0"),
+        ((3, 3, 3), None),
+        ((None, None, None), None),
+    ],
+)
+def test_different_numbers_of_batches_are_told(batches, text):
+    def run(replication):
+        try:
+            return agreement.check_batches(replication, batches[replication.topology.process])
+        except RuntimeError as error:
+            return str(error)
+
+    for told in together(3, run):
+        assert told is None if text is None else f"numbers of batches: {text}; give" in told
+
+
 def test_numbers_that_keras_gives_to_layers_may_differ():
     class Layer:
         def __init__(self, path):

@@ -4,6 +4,7 @@ The lock is the kernel's (`flock`), so that it ends with its process however tha
 says who holds it, and what a dead process has left in it means nothing.
 """
 
+import contextlib
 import datetime
 import errno
 import fcntl
@@ -55,17 +56,23 @@ class Lock:
                 "nothing keeps a second job out of it",
                 stacklevel=2,
             )
-        file.truncate(0)
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        json.dump({"host": socket.gethostname(), "process": os.getpid(), "started": now}, file)
-        file.flush()
         self._file = file
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        holder = {"host": socket.gethostname(), "process": os.getpid(), "started": now}
+        # A full disk has no room for who holds it, but the lock holds all the same.
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            file.write(json.dumps(holder))
+            file.flush()
 
     def release(self):
         """Gives the lock back."""
         if self._file is not None:
-            self._file.truncate(0)
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.truncate(0)
+            # What could not be written is tried again here.
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None
 
 

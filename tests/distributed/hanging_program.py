@@ -1,12 +1,13 @@
-"""A training one of whose ranks stops, is killed once, or builds another model.
+"""A training one of whose ranks stops, is killed once, is slow, or has another model or data.
 
-`python -m tests.distributed.hanging_program DIRECTORY RANK stop|kill|model`
+`python -m tests.distributed.hanging_program DIRECTORY RANK stop|kill|slow|model|batches`
 """
 
 import os
 import pathlib
 import signal
 import sys
+import time
 
 import keras
 import numpy as np
@@ -34,6 +35,13 @@ class Signal(keras.callbacks.Callback):
             os.kill(os.getpid(), self._number)
 
 
+class Sleep(keras.callbacks.Callback):
+    """Takes its time at each step, all steps together longer than ranks wait for one."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        time.sleep(0.3)
+
+
 def main():
     directory, rank, what = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     replication = disttrain.replication.resolve("auto")
@@ -55,7 +63,10 @@ def main():
     numbers = {"stop": signal.SIGSTOP, "kill": signal.SIGKILL}
     if chosen and what in numbers:
         callbacks = [Signal(numbers[what], directory / "signalled")]
-    made.fit(X, Y, batch_size=4, epochs=3, verbose=0, callbacks=callbacks)
+    if chosen and what == "slow":
+        callbacks = [Sleep()]
+    count = 20 if chosen and what == "batches" else len(X)
+    made.fit(X[:count], Y[:count], batch_size=4, epochs=3, verbose=0, callbacks=callbacks)
     if replication.is_chief:
         np.savez(directory / "weights.npz", *made.model.get_weights())
 

@@ -52,6 +52,20 @@ def test_workers_that_are_started_again_after_one_was_killed_go_on(tmp_path):
             np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_slow_rank_is_waited_for(tmp_path):
+    """It takes 10 s in all, where `hang_seconds` is 6."""
+    status, output, _ = run(tmp_path, 1, "slow")
+    assert status == 0, output[-3000:]
+    assert "does not answer" not in output
+
+
+def test_ranks_with_different_numbers_of_batches_are_told_before_the_first_step(tmp_path):
+    status, output, seconds = run(tmp_path, 1, "batches")
+    assert status != 0
+    assert "different numbers of batches: 5 on rank 1 and 11 on rank 0" in output
+    assert seconds < 60
+
+
 def test_ranks_with_different_models_are_told_apart_before_the_first_step(tmp_path):
     status, output, _ = run(tmp_path, 1, "model")
     assert status != 0
