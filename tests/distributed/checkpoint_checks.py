@@ -124,7 +124,7 @@ def resume(replication, folder):
     Each replica keeps a layer for itself.
     """
     directory, own = os.path.join(folder, "ckpt"), {"local": ["*own_head*"]}
-    whole = trainer(replication, **own)
+    whole = trainer(replication, os.path.join(folder, "whole"), **own)
     history = fit(whole)
     interrupted(replication, directory, **own)
     found = names(replication, directory)
@@ -147,7 +147,7 @@ def several_steps(replication, folder):
     """Several steps an execution, and accumulation, with a wish to stop in between."""
     directory = os.path.join(folder, "ckpt")
     options = {"steps_per_execution": 2, "model": checks.build}
-    whole = trainer(replication, **options)
+    whole = trainer(replication, os.path.join(folder, "whole"), **options)
     fit(whole)
     last = replication.topology.processes - 1
     made = trainer(replication, directory, **options)
@@ -165,7 +165,7 @@ def several_steps(replication, folder):
 def preempt(replication, folder):
     """One process is told to stop; all save at one step, stop, and go on later."""
     directory = os.path.join(folder, "ckpt")
-    whole = trainer(replication)
+    whole = trainer(replication, os.path.join(folder, "whole"))
     fit(whole)
     last = replication.topology.processes - 1
     made = trainer(replication, directory, kept={"every_steps": 1000})

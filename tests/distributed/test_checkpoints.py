@@ -11,21 +11,13 @@ RESUMED = ("checkpoint-resume", "checkpoint-several-steps", "checkpoint-preempt"
 
 
 @pytest.mark.parametrize("check", RESUMED)
-def test_a_resumed_training_ends_with_the_same_bits_on_every_process(outcome, check, kind):
+def test_a_resumed_training_ends_with_the_same_bits_on_every_process(outcome, check):
     whole, resumed = outcome.every(check, "whole"), outcome.every(check, "resumed")
     for one, other in zip(whole, resumed, strict=True):
-        assert_same(kind, one, other)
-
-
-def assert_same(kind, one, other):
-    """The same bits, but where Horovod adds up three ranks, in an order of the moment."""
-    if kind == "horovod-3":
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
-    else:
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_chief_alone_has_written_and_all_have_counted_on(outcome, kind):
+def test_the_chief_alone_has_written_and_all_have_counted_on(outcome):
     expected = [f"step-{step:08d}" for step in (4, 8, 12)]
     for found in outcome.every("checkpoint-resume", "names"):
         assert list(found) == expected
@@ -33,7 +25,7 @@ def test_the_chief_alone_has_written_and_all_have_counted_on(outcome, kind):
         assert steps == checkpoint_checks.STEPS
     assert outcome("checkpoint-resume", "iterations") == checkpoint_checks.STEPS
     whole, resumed = (outcome("checkpoint-resume", f"{name}_loss") for name in ("whole", "resumed"))
-    assert_same(kind, whole, resumed)
+    np.testing.assert_array_equal(whole, resumed)
 
 
 def test_each_process_gets_its_own_variables_back(outcome, kind):
