@@ -53,8 +53,10 @@ def test_several_steps_an_execution_stop_together(outcome):
 
 def test_the_clock_of_the_chief_decides_for_all(outcome):
     for found in outcome.every("checkpoint-by-the-clock", "names"):
-        assert len(found) >= 2
-        assert found[-1] == f"step-{checkpoint_checks.STEPS:08d}"
+        # The clock may have saved the last step already, before the epoch ended.
+        last = f"step-{checkpoint_checks.STEPS:08d}"
+        assert found[-1] in (last, f"{last}-2")
+        assert len({name[: len(last)] for name in found}) >= 2
 
 
 @pytest.mark.parametrize(
