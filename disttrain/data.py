@@ -38,6 +38,7 @@ class Feed:
         shared: Whether all processes read the same global batches.
         numbered: Whether the order is a function of the epoch alone; else a pass follows on the
             passes before it, as those of `tf.data.Dataset.shuffle` do.
+        batch: Examples of a global batch, or `None` if only the batches themselves tell.
     """
 
     dataset: Callable
@@ -46,6 +47,7 @@ class Feed:
     endless: bool
     shared: bool
     numbered: bool = False
+    batch: int | None = None
 
 
 def make_feed(
@@ -145,6 +147,7 @@ def _from_dataset(dataset, topology, steps, training):
         steps=steps if steps is not None else length,
         endless=steps is not None,
         shared=True,
+        batch=_static_batch(dataset.element_spec),
     )
 
 
@@ -185,6 +188,7 @@ def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training
         endless=steps is not None,
         shared=True,
         numbered=True,
+        batch=int(batch_size),
     )
 
 
@@ -204,6 +208,7 @@ def _from_function(function, topology, steps, training, all_gather):
             f"{type(dataset).__name__}"
         )
     batch = _check_batched(dataset.element_spec, alone, training)
+    own = _static_batch(dataset.element_spec)
     length = _length(dataset)
     code = {None: -1, math.inf: -2}.get(length, length)
     codes = all_gather(np.asarray(code, np.int64)) if all_gather else np.asarray([code])
@@ -248,6 +253,7 @@ def _from_function(function, topology, steps, training, all_gather):
         steps=steps if steps is not None else int(codes.max()),
         endless=steps is not None,
         shared=False,
+        batch=None if own is None else own * topology.processes,
     )
 
 
@@ -318,6 +324,12 @@ def _check_batched(spec, topology, training):
     if training and size is not None and size < topology.replicas:
         raise ValueError(_small(size, topology))
     return size if size is not None and size % topology.replicas == 0 else None
+
+
+def _static_batch(spec):
+    """The size of the batch axis, where the specification tells."""
+    shape = keras.tree.flatten(spec)[0].shape
+    return None if shape.rank is None else shape[0]
 
 
 def _check_first(index, element, topology):

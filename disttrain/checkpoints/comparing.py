@@ -3,6 +3,8 @@
 import json
 import re
 
+from disttrain.checkpoints import adapting
+
 #: What Python adds to the text of an object, and Keras to a name; neither means anything here.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -34,20 +36,35 @@ def configuration(optimizer):
 def check(manifest, now):
     """Compares a checkpoint with the program.
 
+    With another number of replicas learning rates and batches may have grown in proportion.
+
     Args:
-        manifest: The checkpoint's, with `variables`, `optimizer`, `seed`, `data` and `place`.
-        now: The same of this program.
+        manifest: The checkpoint's, with `variables`, `optimizer`, `seed`, `data`, `replicas` and
+            `place`.
+        now: The same of this program, without `place`.
+
+    Returns:
+        What learning rates have been multiplied by, a dictionary from the rate of now.
 
     Raises:
         Changed: They differ; the message lists how.
     """
-    found = _values("optimizer", manifest["optimizer"], now["optimizer"])
-    found += _values("seed", manifest["seed"], now["seed"])
+    replicas = manifest["replicas"], now["replicas"]
+    found, ratios = [], {}
+    for key, before, after in _values("optimizer", manifest["optimizer"], now["optimizer"]):
+        ratio = adapting.rate_ratio(key, before, after, replicas)
+        if ratio is None:
+            found.append(_said(key, before, after))
+        else:
+            ratios[after] = ratio
+    found += [_said(*each) for each in _values("seed", manifest["seed"], now["seed"])]
     if manifest["place"]["batches"]:
-        found += _values("data", manifest["data"], now["data"])
+        follow = ("data.batch", "data.steps") if replicas[0] != replicas[1] else ()
+        different = _values("data", manifest["data"], now["data"])
+        found += [_said(*each) for each in different if each[0] not in follow]
     found += _variables(manifest["variables"], now["variables"])
     if not found:
-        return
+        return ratios
     more = f"; and {len(found) - _MOST} more" if len(found) > _MOST else ""
     raise Changed(
         f"the checkpoint of step {manifest['step']} is of another training: "
@@ -100,13 +117,19 @@ def _shape(entry):
 
 
 def _values(name, before, now):
+    """Where two JSON values differ: `(key, before, now)` for each place."""
     if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            difference
-            for key in dict.fromkeys([*before, *now])
-            for difference in _values(f"{name}.{key}", before.get(key), now.get(key))
-        ]
-    return [] if before == now else [f"{name} was {before!r}, now {now!r}"]
+        pairs = [(f"{name}.{k}", before.get(k), now.get(k)) for k in dict.fromkeys([*before, *now])]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        numbered = enumerate(zip(before, now, strict=True))
+        pairs = [(f"{name}[{number}]", *pair) for number, pair in numbered]
+    else:
+        return [] if before == now else [(name, before, now)]
+    return [difference for pair in pairs for difference in _values(*pair)]
+
+
+def _said(name, before, now):
+    return f"{name} was {before!r}, now {now!r}"
 
 
 def _nameless(value):

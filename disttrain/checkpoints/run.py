@@ -6,13 +6,15 @@ writes the directory.
 
 import contextlib
 import dataclasses
+import functools
 import socket
 import time
 
 import numpy as np
 
 from disttrain.batches import Place
-from disttrain.checkpoints import comparing, exchange, facts, packing, status
+from disttrain.checkpoints import adapting, comparing, exchange, facts, packing, status
+from disttrain.checkpoints import callbacks as saved_callbacks
 from disttrain.checkpoints.lock import Lock
 from disttrain.checkpoints.signals import Preempted, Stop, Wishes
 from disttrain.checkpoints.state import State
@@ -142,15 +144,17 @@ class Run:
         if manifest is None or self._call > manifest["place"]["fit"]:
             self._begin_counting()
             return None
-        comparing.check(manifest, self._compared(self._state))
-        self._restore(manifest, self._state)
+        now = self._compared(self._state)
+        ratios = comparing.check(manifest, now)
+        self._restore(manifest, self._state, ratios)
         self._log.go_on_from(manifest["step"], observer)
         self._begin_counting()
         place = manifest["place"]
+        data, batches = adapting.place(manifest, now)
         self._resumed = True
-        self._batches.go_to(Place(**place["data"]), within_epoch=place["batches"] > 0)
+        self._batches.go_to(Place(**data), within_epoch=batches > 0)
         over = place["stopped"] and self._epochs <= place["epochs"]
-        return Position(place["epoch"], place["batches"], over)
+        return Position(place["epoch"], batches, over)
 
     def _state_of(self, step):
         """The `State` with this `TrainStep`."""
@@ -167,12 +171,15 @@ class Run:
         self._best = self._store.best_value()
         return manifest
 
-    def _restore(self, manifest, state):
+    def _restore(self, manifest, state, ratios):
         replication, topology = self._replication, self._replication.topology
         tensors, self._tensors = self._tensors, None
+        if replication.is_chief:
+            self._tensors = saved_callbacks.tensors_of(manifest["host"], tensors)
         own = packing.received(replication, manifest, tensors)
         mine = slice(topology.first_replica, topology.first_replica + topology.local_replicas)
-        state.assign(tensors, own[mine])
+        restore = functools.partial(state.assign, tensors, own[mine])
+        adapting.follow(self._task.optimizer, ratios, restore)
         if self._several:
             packing.spread(replication, state.equal_variables())
 
@@ -180,15 +187,16 @@ class Run:
         """Called when the callbacks have begun; gives them and the history what they had.
 
         Args:
-            callbacks: A list of Keras callbacks, of which those with `get_state` and `set_state`
-                are saved.
+            callbacks: A list of Keras callbacks; see `callbacks.saved`.
             history: The `keras.callbacks.History`.
         """
         self._callbacks, self._history = callbacks, history
         if not self._resumed:
             return
         self._resumed = False
-        facts.restore_host(self._manifest["host"], callbacks, history)
+        tensors, self._tensors = self._tensors, None
+        saved = self._manifest["host"]
+        saved_callbacks.restore(self._replication, saved, tensors, callbacks, history)
 
     # While training.
 
@@ -290,17 +298,17 @@ class Run:
         own = packing.gathered(self._replication, state, own)
         if not self._replication.is_chief:
             return
+        host, arrays = saved_callbacks.saved(self._callbacks, self._history)
         manifest = {
             "step": self._log.steps_done,
             "time": time.time(),
             "written_by": socket.gethostname(),
-            "replicas": self._replication.replicas,
             "monitor": monitor,
             "place": self._place_facts(stopped),
-            "host": facts.of_host(self._callbacks, self._history),
+            "host": host,
             **self._compared(state),
         }
-        tensors = {**equal, **packing.named(own)}
+        tensors = {**equal, **packing.named(own), **arrays}
 
         def write():
             self._on_disk = self._store.save(tensors, manifest, self._log.flush)
@@ -319,7 +327,8 @@ class Run:
         }
 
     def _compared(self, state):
-        return facts.compared(state, self._batches.feed, self._config[1], self._seed)
+        replicas = self._replication.replicas
+        return facts.compared(state, self._batches.feed, self._config[1], self._seed, replicas)
 
     def _note_config(self):
         """Keeps the configuration of an optimizer as it is when it is first seen."""

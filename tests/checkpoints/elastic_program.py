@@ -16,6 +16,13 @@ import disttrain
 from disttrain.replication import elastic
 from tests.checkpoints.training import X, Y, build_plain, trainer
 
+#: For each rank.
+RATE = 0.02
+
+
+def optimizer(rate):
+    return keras.optimizers.SGD(rate, momentum=0.9)
+
 
 class Tell(keras.callbacks.Callback):
     """Appends a line for each batch to this process's file, and waits a while.
@@ -51,7 +58,14 @@ class Tell(keras.callbacks.Callback):
 
 def main():
     directory, epochs, seconds = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    made = trainer(str(directory / "checkpoints"), build_plain, replication="horovod", metrics=None)
+    replication = disttrain.replication.resolve()
+    made = trainer(
+        str(directory / "checkpoints"),
+        build_plain,
+        optimizer=optimizer(disttrain.schedules.scaled_learning_rate(RATE, replication.replicas)),
+        replication=replication,
+        metrics=None,
+    )
     tell = Tell(directory, made, seconds)
     made.fit(X, Y, batch_size=4, epochs=epochs, verbose=0, callbacks=[tell])
     if made.replication.is_chief:

@@ -12,6 +12,7 @@ from disttrain.checkpoints.comparing import Changed
 ENTRY = {"key": "model/0/dense/kernel", "path": "dense/kernel", "role": "equal"}
 MANIFEST = {
     "step": 9,
+    "replicas": 2,
     "variables": [
         {**ENTRY, "shape": [4, 3], "dtype": "float32"},
         {**ENTRY, "key": "model/1/dense/bias", "path": "dense/bias", "shape": [3], "dtype": "int8"},

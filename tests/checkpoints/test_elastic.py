@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tests.checkpoints.elastic_program import RATE, optimizer
 from tests.checkpoints.training import X, Y, build_plain, trainer
 from tests.distributed.jobs import ROOT, _environment
 
@@ -113,15 +116,29 @@ def finished(tmp_path_factory):
         yield job
 
 
+class Replayed(keras.optimizers.schedules.LearningRateSchedule):
+    """The rate that each step had in the end, by the number of ranks that made it."""
+
+    def __init__(self, steps):
+        # A step that was lost is made again, and told later.
+        sizes = {line["step"]: line["size"] for line in steps}
+        self.rates = [RATE * sizes[step] for step in sorted(sizes)]
+
+    def __call__(self, step):
+        return tf.gather(tf.constant(self.rates), tf.minimum(step, len(self.rates) - 1))
+
+
 @pytest.fixture(scope="module")
-def weights():
+def weights(finished):
     """Those of the same training by one process that nothing happens to."""
-    made = trainer(None, build_plain, metrics=None)
+    rates = Replayed(finished.steps())
+    assert set(np.float32(rates.rates)) == {np.float32(RATE), np.float32(2 * RATE)}
+    made = trainer(None, build_plain, optimizer=optimizer(rates), metrics=None)
     made.fit(X, Y, batch_size=4, epochs=EPOCHS, verbose=0)
     return made.model.get_weights()
 
 
-def test_the_weights_are_those_of_a_training_that_nothing_happened_to(finished, weights):
+def test_weights_are_those_of_one_process_whose_rate_follows_the_ranks(finished, weights):
     with np.load(finished.directory / "weights.npz") as found:
         assert len(found.files) == len(weights)
         for name, expected in zip(found.files, weights, strict=True):

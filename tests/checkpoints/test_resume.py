@@ -152,6 +152,40 @@ def test_a_learning_rate_that_a_callback_has_lowered_stays_low(tmp_path):
     assert float(whole.optimizer.learning_rate) == pytest.approx(0.1 * 0.5**3)
 
 
+def test_keras_callbacks_go_on(tmp_path):
+    """The plateau acts twice, and the end comes in the sixth epoch, with the weights of the first.
+
+    Without what they had seen before, the interruption would put all of that off.
+    """
+
+    def fit(made, callbacks=()):
+        lower = keras.callbacks.ReduceLROnPlateau("loss", 0.5, patience=2, min_delta=10.0)
+        stop = keras.callbacks.EarlyStopping(
+            "loss", patience=5, min_delta=10.0, restore_best_weights=True
+        )
+        return fit_arrays_for(made, 9, [lower, stop, *callbacks])
+
+    def make(directory):
+        return training.trainer(directory, optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+
+    whole, _ = assert_resumes(tmp_path, fit, 50, make)
+    assert whole._log.steps_done == 6 * 11
+    assert float(whole.optimizer.learning_rate) == pytest.approx(0.1 * 0.5**2)
+
+
+def test_the_best_file_of_a_model_checkpoint_stays_the_best(tmp_path):
+    path = tmp_path / "best.keras"
+
+    def fit(made, callbacks=()):
+        kept = keras.callbacks.ModelCheckpoint(str(path), "loss", mode="max", save_best_only=True)
+        return fit_arrays_for(made, 3, [kept, *callbacks])
+
+    interrupt(fit, training.trainer, tmp_path / "ckpt", 18)
+    before = path.read_bytes()
+    fit(training.trainer(tmp_path / "ckpt"))
+    assert path.read_bytes() == before
+
+
 def fit_arrays_for(made, epochs, callbacks):
     x, y = training.X, training.Y
     return made.fit(x, y, batch_size=4, epochs=epochs, verbose=0, callbacks=callbacks)

@@ -110,6 +110,11 @@ def interrupted(replication, directory, **options):
     raise AssertionError("the training was not interrupted")
 
 
+def best():
+    """Brings the weights of the first epoch back at the end, whose loss is the largest."""
+    return keras.callbacks.EarlyStopping("loss", mode="max", patience=9, restore_best_weights=True)
+
+
 def names(replication, directory):
     """The checkpoints, as every process sees them on one file system."""
     replication.any(False)
@@ -166,7 +171,7 @@ def preempt(replication, folder):
     """One process is told to stop; all save at one step, stop, and go on later."""
     directory = os.path.join(folder, "ckpt")
     whole = trainer(replication, os.path.join(folder, "whole"))
-    fit(whole)
+    fit(whole, best())
     last = replication.topology.processes - 1
     made = trainer(replication, directory, kept={"every_steps": 1000})
 
@@ -174,12 +179,12 @@ def preempt(replication, folder):
         if replication.topology.process == last:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    code = _preempted(made, At(8, send))
+    code = _preempted(made, At(8, send), best())
     step = made._log.steps_done
     found = json.loads(pathlib.Path(directory, "status.json").read_text())
     replication.any(False)
     resumed = trainer(replication, directory)
-    fit(resumed)
+    fit(resumed, best())
     return {
         "code": code,
         "step": step,
