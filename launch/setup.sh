@@ -138,7 +138,7 @@ settle_nvcc() {
 wheel_key() {
   local support=gloo
   [[ -z $nvcc ]] || support=nccl-cuda$(nvcc_release)
-  echo "horovod-$horovod-$1-tensorflow-$2-$support-$(uname -m)"
+  echo "horovod-$horovod+disttrain-$1-tensorflow-$2-$support-$(uname -m)"
 }
 
 # What the finished .venv came from; equal to the stamp, there is nothing to do.
@@ -171,7 +171,7 @@ make_venv() {
   [[ $gpu == no ]] || need=$((need + cuda_mb)) download=$((download + cuda_download_mb))
   check_disk "$root" "$need"
   check_disk "${TMPDIR:-/tmp}" "$download"
-  compgen -G "$cache/horovod-$horovod-cp$(python_version "$python" | tr -d .)-*/*.whl" >/dev/null ||
+  compgen -G "$cache/horovod-$horovod+disttrain-cp$(python_version "$python" | tr -d .)-*/*.whl" >/dev/null ||
     check_build_tools
   if [[ -e $venv ]]; then
     say ".venv does not run, was moved or has another Python; making it anew"
@@ -216,7 +216,7 @@ install_wheel() { pip install --no-deps --force-reinstall "$1"/*.whl && horovod_
 build_wheel() { # into the folder $1
   local cores tag tensorflow cuda source=$work/source site=$work/site
   local options=(HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1
-    HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1)
+    HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_LOCAL_VERSION=disttrain)
   check_build_tools
   check_disk "${TMPDIR:-/tmp}" "$build_mb"
   cores=$(nproc)
@@ -229,6 +229,10 @@ build_wheel() { # into the folder $1
   # This file includes XLA headers that TensorFlow's wheel no longer carries; only XLA-compiled
   # collectives, which disttrain does not use, live in it.
   sed -i '/xla_mpi_ops\.cc/d' "$source/horovod/tensorflow/CMakeLists.txt"
+  # A process set takes the interface of its own context, which is never set, and so the address of
+  # the machine's name, whatever horovodrun --network-interfaces says. The version tells this build.
+  sed -i '/::InitializeForProcessSet(/,/CreateDevice/s/= gloo_iface_;/= global_context.gloo_iface_;/' \
+    "$source/horovod/common/gloo/gloo_context.cc"
   # Horovod's CMake files split TensorFlow's paths at spaces: reach it by a path that has none.
   ln -s "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" "$site"
   options+=("PYTHONPATH=$site" "HOROVOD_CMAKE=$venv/bin/cmake" "MAKEFLAGS=-j$cores")

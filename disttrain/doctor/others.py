@@ -94,16 +94,18 @@ def _compared(subject, one, own):
 
 
 def _named(subject, one, hosts):
-    """Horovod's process sets go by the machine's own name, whatever network they are told."""
+    """Horovod's process sets go by a machine's own name, unless launch/setup.sh has mended them."""
     address = one.probe["address"]
-    if hosts > 1 and (address is None or address.startswith("127.")):
+    mended = "+disttrain" in (one.probe["versions"]["horovod"] or "")
+    if hosts > 1 and not mended and (address is None or address.startswith("127.")):
         name = one.probe["host"]
         return Finding(
             subject,
             "error",
             f"takes its own name {name} for {address or 'nothing'}, where the other hosts' ranks "
             "would look for its own",
-            f"put its address on the network before {name} in its /etc/hosts",
+            f"put its address on the network before {name} in its /etc/hosts, or use the Horovod "
+            "that launch/setup.sh builds, which asks the network instead",
         )
     return Finding(subject, "ok", "ssh reaches it, and it runs the same versions")
 

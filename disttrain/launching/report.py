@@ -96,10 +96,10 @@ def finish(ends, screen, stopped, name, log, where=lambda rank: "", lost=list):
             plural = "does" if len(gone) == 1 else "do"
             reason += f", for it has lost its partners: {', '.join(gone)} {plural} not answer"
     if any("connect [127." in line for line in words):
-        # Horovod's process sets look up the machine's own name, whatever the interface.
+        # As released, its process sets look up the machine's own name, whatever the interface.
         reason += (
             ", for a host takes its own name for 127.*; give it its address on the network in "
-            "/etc/hosts"
+            "/etc/hosts, or use the Horovod that launch/setup.sh builds"
         )
     _say(f"{reason}; {log.path} holds what every rank wrote.")
     return end.status

@@ -251,6 +251,12 @@ def test_a_host_that_takes_its_name_for_itself(hosts, level):
         assert "/etc/hosts" in found[0].mend
 
 
+def test_a_mended_horovod_needs_no_name():
+    mended = healthy(address="127.0.1.1", versions=versions(horovod="0.28.1+disttrain"))
+    reached = [others.Reached(name, None, mended) for name in ("b", "c")]
+    assert [one.level for one in others.check(mended, reached)] == ["ok", "ok"]
+
+
 def test_this_machine_is_reached_without_ssh():
     reached = others.reach([Host("localhost")], (None, None), 1)
     (found,) = others.check(healthy(), reached)

@@ -52,10 +52,10 @@ class Cluster:
         ip("-n", self._switch, "link", "add", "bridge", "type", "bridge")
         ip("-n", self._switch, "link", "set", "bridge", "up")
         for number, (space, name) in enumerate(zip(self._spaces, self.names, strict=True)):
-            # Each host has its own idea of where its name is, as /etc/hosts of a cluster has.
+            # As Debian writes it: a host takes its own name for itself, whatever its network.
             own = Path("/etc/netns") / space
             own.mkdir(parents=True)
-            (own / "hosts").write_text(f"127.0.0.1 localhost\n{name} {socket.gethostname()}\n")
+            (own / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {socket.gethostname()}\n")
             ip("netns", "add", space)
             port = f"port{number + 1}"
             ip("-n", space, "link", "add", "eth0", "type", "veth")

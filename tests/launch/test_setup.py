@@ -10,8 +10,8 @@ import pytest
 
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
 
-KEY = f"horovod-0.28.1-cp311-tensorflow-2.21.0-gloo-{os.uname().machine}"
-WHEEL = "horovod-0.28.1-cp311-cp311-linux_x86_64.whl"
+KEY = f"horovod-0.28.1+disttrain-cp311-tensorflow-2.21.0-gloo-{os.uname().machine}"
+WHEEL = "horovod-0.28.1+disttrain-cp311-cp311-linux_x86_64.whl"
 
 # Answers as the Python of a finished .venv would, and writes down what it was asked. Asked for the
 # installed versions it is called with `-` alone; asked to try Horovod, with one argument more.
@@ -29,8 +29,8 @@ case "$*" in
   *' wheel '*)
     [[ -z ${BUILD_FAILS:-} ]] || { echo "error: half a file"; exit 1; }
     while [[ $1 != --wheel-dir ]]; do shift; done
-    mkdir "$2" && touch "$2/horovod-0.28.1-cp311-cp311-linux_x86_64.whl"
-    grep -h . "$3"/horovod/tensorflow/* >>"$CALLS"
+    mkdir "$2" && touch "$2/horovod-0.28.1+disttrain-cp311-cp311-linux_x86_64.whl"
+    grep -hr . "$3"/horovod >>"$CALLS"
     env | grep ^HOROVOD_ >>"$CALLS" ;;
 esac
 """
@@ -46,12 +46,21 @@ def fake_venv(machine, versions="cp311 2.21.0 0.28.1"):
 
 
 def fake_source(machine):
-    """What `pip download` brings: a Horovod of one file."""
+    """What `pip download` brings: what setup.sh mends of Horovod."""
     lists = machine.root.parent / "horovod-0.28.1" / "horovod" / "tensorflow" / "CMakeLists.txt"
     lists.parent.mkdir(parents=True)
     lists.write_text("list(mpi_ops.cc)\nlist(xla_mpi_ops.cc)\n")
     include = '#include "tensorflow/compiler/xla/stream_executor/stream.h"\n'
     (lists.parent / "mpi_ops.cc").write_text(f"{include}#else\n")
+    gloo = lists.parent.parent / "common" / "gloo" / "gloo_context.cc"
+    gloo.parent.mkdir(parents=True)
+    gloo.write_text(
+        "void GlooContext::Initialize() { a.iface = gloo_iface_; CreateDevice(); }\n"
+        "void GlooContext::InitializeForProcessSet(\n"
+        "  b.iface = gloo_iface_;\n"
+        "  auto dev = CreateDevice(b);\n"
+        "  c.iface = gloo_iface_;\n"
+    )
     with tarfile.open(machine.venv / "bin" / "horovod.tar.gz", "w:gz") as archive:
         archive.add(machine.root.parent / "horovod-0.28.1", "horovod-0.28.1")
 
@@ -214,6 +223,13 @@ def test_a_build_is_kept_once_it_has_run(machine):
     called = machine.called()
     assert "list(mpi_ops.cc)" in called
     assert "list(xla_mpi_ops.cc)" not in called
+    mended = [line.split(".iface = ")[1] for line in called if ".iface" in line]
+    assert mended == [
+        "gloo_iface_; CreateDevice(); }",
+        "global_context.gloo_iface_;",
+        "gloo_iface_;",
+    ]
+    assert "HOROVOD_LOCAL_VERSION=disttrain" in called
     assert {"HOROVOD_WITH_GLOO=1", "HOROVOD_WITHOUT_MPI=1"} <= set(called)
     assert list(machine.tmp.iterdir()) == []
 
