@@ -9,6 +9,8 @@ os.environ.pop("TF_CONFIG", None)
 
 import pytest
 
+pytest_plugins = ["tests.beside"]
+
 DEVICES = 4
 
 

@@ -17,7 +17,7 @@ from tests.checkpoints.elastic_program import RATE, optimizer
 from tests.checkpoints.training import X, Y, build_plain, trainer
 from tests.distributed.jobs import ROOT, _environment
 
-EPOCHS, SECONDS = 9, 0.2
+EPOCHS, SECONDS = 7, 0.2
 
 #: Steps between checkpoints, as `training.trainer` has them.
 EVERY = 4
@@ -95,10 +95,8 @@ class Job:
         self._output.close()
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def lose_a_rank_and_get_one(directory):
     """A job that lost a rank of two, went on with one, and then got a second again."""
-    directory = tmp_path_factory.mktemp("elastic")
     job = Job(directory, "localhost:1", "127.0.0.1:1")
     with contextlib.closing(job):
         victim = job.wait_for(lambda line: line["rank"] == 1 and line["step"] >= 9)
@@ -113,7 +111,15 @@ def finished(tmp_path_factory):
         job.set_hosts(f"{job.alone['host']}:2", *(f"{host}:1" for host in other))
         job.again = job.wait_for(lambda line: line["size"] == 2 and line["time"] > job.changed)
         assert job.process.wait(timeout=120) == 0, job.output()[-3000:]
-        yield job
+        return job
+
+
+pytestmark = pytest.mark.beside.with_args(lose_a_rank_and_get_one)
+
+
+@pytest.fixture
+def job(beside):
+    return beside
 
 
 class Replayed(keras.optimizers.schedules.LearningRateSchedule):
@@ -128,43 +134,38 @@ class Replayed(keras.optimizers.schedules.LearningRateSchedule):
         return tf.gather(tf.constant(self.rates), tf.minimum(step, len(self.rates) - 1))
 
 
-@pytest.fixture(scope="module")
-def weights(finished):
-    """Those of the same training by one process that nothing happens to."""
-    rates = Replayed(finished.steps())
+def test_weights_are_those_of_one_process_whose_rate_follows_the_ranks(job):
+    rates = Replayed(job.steps())
     assert set(np.float32(rates.rates)) == {np.float32(RATE), np.float32(2 * RATE)}
     made = trainer(None, build_plain, optimizer=optimizer(rates), metrics=None)
     made.fit(X, Y, batch_size=4, epochs=EPOCHS, verbose=0)
-    return made.model.get_weights()
-
-
-def test_weights_are_those_of_one_process_whose_rate_follows_the_ranks(finished, weights):
-    with np.load(finished.directory / "weights.npz") as found:
+    weights = made.model.get_weights()
+    with np.load(job.directory / "weights.npz") as found:
         assert len(found.files) == len(weights)
         for name, expected in zip(found.files, weights, strict=True):
             np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_lost_rank_costs_the_steps_since_the_checkpoint_and_some_seconds(finished):
-    before = [line for line in finished.steps() if line["time"] < finished.killed]
+def test_a_lost_rank_costs_the_steps_since_the_checkpoint_and_some_seconds(job):
+    before = [line for line in job.steps() if line["time"] < job.killed]
     last = max(line["step"] for line in before)
-    assert 0 <= last - (finished.alone["step"] - 1) <= 2 * EVERY
-    assert finished.alone["anew"] == 1
-    assert finished.alone["time"] - finished.killed < 30
+    assert 0 <= last - (job.alone["step"] - 1) <= 2 * EVERY
+    assert job.alone["anew"] == 1
+    assert job.alone["time"] - job.killed < 30
 
 
-def test_a_new_host_costs_no_step(finished):
-    before = [line for line in finished.steps() if line["time"] < finished.again["time"]]
+def test_a_new_host_costs_no_step(job):
+    before = [line for line in job.steps() if line["time"] < job.again["time"]]
     last = max(line["step"] for line in before)
-    assert finished.again["step"] == last + 1
-    assert finished.again["time"] - finished.changed < 45
+    assert job.again["step"] == last + 1
+    assert job.again["time"] - job.changed < 45
 
 
-def test_every_step_is_made(finished):
-    assert {line["step"] for line in finished.steps()} == set(range(1, EPOCHS * 11 + 1))
+def test_every_step_is_made(job):
+    assert {line["step"] for line in job.steps()} == set(range(1, EPOCHS * 11 + 1))
 
 
-def test_the_user_is_told_why_it_begins_anew(finished):
-    output = finished.output()
+def test_the_user_is_told_why_it_begins_anew(job):
+    output = job.output()
     assert "disttrain: a rank is lost; beginning anew" in output
     assert "the hosts of the job have changed" in output

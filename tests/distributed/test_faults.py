@@ -30,10 +30,8 @@ def job(folder, fault, during=None):
         return status, time.monotonic() - began, log.read()
 
 
-@pytest.fixture(scope="module")
-def story(tmp_path_factory):
+def three_jobs(folder):
     """What was to be seen after each of three jobs in one directory."""
-    folder = tmp_path_factory.mktemp("story")
     (folder / "ckpt").mkdir()
     found = {}
 
@@ -56,6 +54,14 @@ def story(tmp_path_factory):
     look("finished", *job(folder, "none"))
     found["results"] = [dict(np.load(f)) for f in sorted(pathlib.Path(folder).glob("*.npz"))]
     return found
+
+
+pytestmark = pytest.mark.beside.with_args(three_jobs)
+
+
+@pytest.fixture
+def story(beside):
+    return beside
 
 
 def test_a_killed_rank_leaves_checkpoints_and_a_failure_with_its_reason(story):

@@ -12,62 +12,76 @@ from tests.checkpoints.training import X, Y, build_plain, trainer
 from tests.distributed import jobs
 
 
-def run(directory, rank, what, kind=jobs.horovod):
-    """`(exit status, output, seconds)` of two ranks, one of which has a fault."""
+def run(directory, rank, what, kind=jobs.horovod, times=1):
+    """Runs two ranks, one of which has a fault.
+
+    Returns:
+        The directory, and `(exit status, output, seconds)` of each time.
+    """
     command = [sys.executable, "-m", "tests.distributed.hanging_program"]
-    began = time.monotonic()
-    ranks = kind(2, [*command, str(directory), str(rank), what])
-    status, output = jobs._run(ranks, 120, threading.Event())
-    return status, output, time.monotonic() - began
+    found = []
+    for _ in range(times):
+        began = time.monotonic()
+        ranks = kind(2, [*command, str(directory), str(rank), what])
+        status, output = jobs._run(ranks, 120, threading.Event())
+        found.append((status, output, time.monotonic() - began))
+    return directory, *found
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_stops_is_named_with_its_last_step_and_the_job_ends(tmp_path, rank):
-    status, output, seconds = run(tmp_path, rank, "stop")
+STOPPED = [pytest.param(rank, marks=pytest.mark.beside(run, rank, "stop")) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("rank", STOPPED)
+def test_a_rank_that_stops_is_named_with_its_last_step_and_the_job_ends(beside, rank):
+    directory, (status, output, seconds) = beside
     assert status != 0
     assert f"disttrain: rank {rank} on " in output
     assert "does not answer any more" in output
     assert "its last step is 7, and the others wait for it" in output
     assert output.count("does not answer any more") == 1
     assert seconds < 90
-    said = json.loads((tmp_path / "checkpoints" / "status.json").read_text())
+    said = json.loads((directory / "checkpoints" / "status.json").read_text())
     assert (said["status"], said["rank"]) == ("failed", rank)
     assert "does not answer" in said["error"]
 
 
-def test_workers_that_are_started_again_after_one_was_killed_go_on(tmp_path):
-    status, _, seconds = run(tmp_path, 1, "kill", jobs.multi_worker)
+@pytest.mark.beside(run, 1, "kill", jobs.multi_worker, 2)
+def test_workers_that_are_started_again_after_one_was_killed_go_on(beside):
+    directory, (status, _, seconds), again = beside
     assert status != 0
     # The other one ends by itself, so that a supervisor starts both.
     assert seconds < 90
-    status, output, _ = run(tmp_path, 1, "kill", jobs.multi_worker)
+    status, output, _ = again
     assert status == 0, output[-3000:]
-    said = json.loads((tmp_path / "checkpoints" / "status.json").read_text())
+    said = json.loads((directory / "checkpoints" / "status.json").read_text())
     assert (said["status"], said["step"]) == ("finished", 33)
 
     made = trainer(None, build_plain, metrics=None)
     made.fit(X, Y, batch_size=4, epochs=3, verbose=0)
-    with np.load(tmp_path / "weights.npz") as found:
+    with np.load(directory / "weights.npz") as found:
         for name, expected in zip(found.files, made.model.get_weights(), strict=True):
             np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_slow_rank_is_waited_for(tmp_path):
+@pytest.mark.beside(run, 1, "slow")
+def test_a_slow_rank_is_waited_for(beside):
     """It takes 10 s in all, where `hang_seconds` is 6."""
-    status, output, _ = run(tmp_path, 1, "slow")
+    _, (status, output, _) = beside
     assert status == 0, output[-3000:]
     assert "does not answer" not in output
 
 
-def test_ranks_with_different_numbers_of_batches_are_told_before_the_first_step(tmp_path):
-    status, output, seconds = run(tmp_path, 1, "batches")
+@pytest.mark.beside(run, 1, "batches")
+def test_ranks_with_different_numbers_of_batches_are_told_before_the_first_step(beside):
+    _, (status, output, seconds) = beside
     assert status != 0
     assert "different numbers of batches: 5 on rank 1 and 11 on rank 0" in output
     assert seconds < 60
 
 
-def test_ranks_with_different_models_are_told_apart_before_the_first_step(tmp_path):
-    status, output, _ = run(tmp_path, 1, "model")
+@pytest.mark.beside(run, 1, "model")
+def test_ranks_with_different_models_are_told_apart_before_the_first_step(beside):
+    _, (status, output, _) = beside
     assert status != 0
     assert "the processes have different variables of the model: number 1 is " in output
     assert "float32[5, 9] on rank 1 and" in output

@@ -9,6 +9,7 @@ host, and in each command, nothing else is seen that could be signalled.
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -40,11 +41,14 @@ class Cluster:
         folder: Where keys and logs are.
     """
 
+    _number = itertools.count()
+
     def __init__(self, folder, count):
         self.folder = folder
         self.names = [f"{_NET}.{i + 1}" for i in range(count)]
-        self._spaces = [f"disttrain-{os.getpid()}-{i + 1}" for i in range(count)]
-        self._switch = f"disttrain-{os.getpid()}-switch"
+        name = f"disttrain-{os.getpid()}-{next(self._number)}"
+        self._spaces = [f"{name}-{i + 1}" for i in range(count)]
+        self._switch = f"{name}-switch"
         self._servers = []
 
     def start(self):
@@ -156,6 +160,13 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Three hosts."""
+    with three_hosts(tmp_path_factory.mktemp("hosts")) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def three_hosts(folder):
+    """The same for who is no test."""
     for program, package in (
         ("ip", "iproute2"),
         ("ssh", "openssh-client"),
@@ -165,7 +176,7 @@ def cluster(tmp_path_factory):
             skip_or_fail(f"{program} is not installed; it is in {package}")
     if not (shutil.which("sshd") or os.path.exists("/usr/sbin/sshd")):
         skip_or_fail("sshd is not installed; it is in openssh-server")
-    made = Cluster(tmp_path_factory.mktemp("hosts"), 3)
+    made = Cluster(folder, 3)
     try:
         try:
             made.start()

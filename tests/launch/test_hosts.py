@@ -12,12 +12,15 @@ import pytest
 
 from tests.checkpoints.test_elastic import told
 from tests.launch.conftest import ROOT
-from tests.launch.namespaces import cluster
+from tests.launch.namespaces import cluster, three_hosts
 from tests.launch.programs import left, program
 
 __all__ = ["cluster", "program"]
 
 HOSTS = ROOT / "launch" / "hosts.sh"
+
+#: Of the elastic run, 11 steps each.
+EPOCHS = 6
 
 
 @pytest.fixture
@@ -138,7 +141,18 @@ def test_ctrl_c_ends_the_ranks_of_all_hosts(cluster, folder, what):
     assert not left(folder, 15 if what == "stubborn" else 5)
 
 
-def test_a_host_joins_an_elastic_run_and_leaves_it(cluster, folder):
+def join_and_leave(folder):
+    """What an elastic run has told that got a third host and lost it again.
+
+    Returns:
+        What its ranks have told, and the names of the hosts.
+    """
+    (folder / "cluster").mkdir()
+    with three_hosts(folder / "cluster") as cluster:
+        return _join_and_leave(cluster, folder), cluster.names
+
+
+def _join_and_leave(cluster, folder):
     hosts = folder / "hosts"
 
     def set_hosts(count):
@@ -152,7 +166,7 @@ def test_a_host_joins_an_elastic_run_and_leaves_it(cluster, folder):
     set_hosts(2)
     options = ["--min-np", "2", "--max-np", "3", "--hosts", "file", hosts]
     options += ["--network-interfaces", "eth0"]
-    program = ["-m", "tests.checkpoints.elastic_program", folder, "9", "0.2"]
+    program = ["-m", "tests.checkpoints.elastic_program", folder, str(EPOCHS), "0.2"]
     running = subprocess.Popen(
         cluster.command(0, HOSTS.with_name("elastic.sh"), *options, *program),
         env=cluster.environment(PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3"),
@@ -172,13 +186,18 @@ def test_a_host_joins_an_elastic_run_and_leaves_it(cluster, folder):
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode == 0, output[-3000:]
-    lines = told(folder)
-    assert {line["host"] for line in lines if line["size"] == 3} == set(cluster.names)
+    assert not left(folder, 15)
+    return told(folder)
+
+
+@pytest.mark.beside.with_args(join_and_leave)
+def test_a_host_joins_an_elastic_run_and_leaves_it(beside):
+    lines, names = beside
+    assert {line["host"] for line in lines if line["size"] == 3} == set(names)
     first = [line for line in lines if line["rank"] == 0]
     # No step is lost, and none is made twice.
-    assert [line["step"] for line in first] == list(range(1, 100))
+    assert [line["step"] for line in first] == list(range(1, 11 * EPOCHS + 1))
     assert [size for size, _ in itertools.groupby(line["size"] for line in first)] == [2, 3, 2]
-    assert not left(folder, 15)
 
 
 def wait_until(running, holds, seconds=90):
