@@ -38,7 +38,7 @@ die() {
   exit 2
 }
 
-arguments=("$@") hosts='' ranks=1 limit=2:00 submit=() options=() dry_run=no
+all=("$@") hosts='' ranks=1 limit=2:00 submit=() options=() dry_run=no
 while (($#)); do
   case $1 in
     -h | --help)
@@ -82,6 +82,11 @@ done
 
 if [[ -z ${LSB_JOBID:-} ]]; then
   [[ -n $hosts ]] || die "say on how many hosts with -n; see launch/lsf.sh --help."
+  # What is printed is what would be submitted, and that runs.
+  arguments=()
+  for ((i = 0; i < ${#all[@]}; i++)); do
+    if [[ ${all[i]} != --dry-run ]] || ((i >= ${#all[@]} - $#)); then arguments+=("${all[i]}"); fi
+  done
   # bsub joins its words and hands them to a shell, so they are quoted once more.
   printf -v again '%q ' "$script" "${arguments[@]}"
   command=(bsub -nnodes "$hosts" -W "$limit" -J disttrain -o 'disttrain-%J.out' "${submit[@]}" "$again")

@@ -52,7 +52,8 @@ def _pin_gpu(local_rank, local_size):
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return
-    if local_size > len(gpus):
+    # Slurm gives each task GPUs of its own, of which it sees no others.
+    if local_size > len(gpus) and not os.environ.get("SLURM_GPUS_PER_TASK"):
         warnings.warn(
             f"{local_size} ranks on this host share {len(gpus)} GPUs; start at most one rank for "
             "each GPU unless you mean it",

@@ -263,6 +263,14 @@ def test_a_dry_run_starts_nothing(faked, tmp_path):
     assert not (tmp_path / "asked").exists()
 
 
+def test_a_dry_run_outside_of_a_job_prints_what_submits_one(faked, tmp_path):
+    outside = {name: value for name, value in faked.items() if not name.startswith("SLURM")}
+    arguments = ["--autotune", "--dry-run", "it's.py", "--dry-run"]
+    done = script(outside, tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert shlex.split(done.stdout) == ["sbatch", str(SCRIPT), "--autotune", "it's.py", "--dry-run"]
+
+
 def test_help_and_mistakes(faked, tmp_path):
     assert "--replication NAME" in script(faked, tmp_path, "--help").stdout
     outside = {name: value for name, value in faked.items() if not name.startswith("SLURM")}
