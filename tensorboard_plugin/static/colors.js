@@ -41,7 +41,7 @@ export function colorScale(statistic, values) {
   const log = statistic.scale === 'log';
   const place = log ? Math.log10 : (value) => value;
   const usable = log ? (value) => value > 0 && value < Infinity : Number.isFinite;
-  const stride = Math.max(1, Math.floor(values.length / 30000));
+  const stride = Math.max(1, Math.floor(values.length / 10000));
   const found = [];
   for (let index = 0; index < values.length; index += stride) {
     if (usable(values[index])) found.push(place(values[index]));

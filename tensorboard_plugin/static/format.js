@@ -2,6 +2,18 @@
 
 const SUPERSCRIPT = '⁰¹²³⁴⁵⁶⁷⁸⁹';
 
+// To make one takes longer than to use it a thousand times.
+const WHOLE = new Intl.NumberFormat('en');
+const SIGNIFICANT = new Map();
+
+function significant(digits) {
+  if (!SIGNIFICANT.has(digits)) {
+    SIGNIFICANT.set(
+      digits, new Intl.NumberFormat('en', {maximumSignificantDigits: digits}));
+  }
+  return SIGNIFICANT.get(digits);
+}
+
 /** 10 to a whole power: `power(-3)` is "10⁻³". */
 export function power(exponent) {
   const digits = [...String(Math.abs(exponent))].map((digit) => SUPERSCRIPT[digit]).join('');
@@ -15,8 +27,7 @@ export function number(value, digits = 4) {
   if (value === 0) return '0';
   const size = Math.abs(value);
   if (size >= 1e-4 && size < 1e6) {
-    const rounded = Number(value.toPrecision(digits));
-    return rounded.toLocaleString('en', {maximumSignificantDigits: digits});
+    return significant(digits).format(Number(value.toPrecision(digits)));
   }
   return value.toExponential(digits - 1).replace(/\.?0+e/, 'e').replace('e+', 'e');
 }
@@ -28,7 +39,7 @@ export function exact(value) {
 
 /** A step or another whole number, with separators. */
 export function whole(value) {
-  return Math.round(value).toLocaleString('en');
+  return WHOLE.format(Math.round(value));
 }
 
 /** "1 record", "2 records". */

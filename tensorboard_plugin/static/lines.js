@@ -1,6 +1,7 @@
 // One line over the steps, with a band from minimum to maximum where records were bucketed.
 
 import {css} from './dom.js';
+import {whole} from './format.js';
 import {Plot, clipped, markNotFinite, markTarget, points, spansDecade} from './plot.js';
 
 export class Line extends Plot {
@@ -32,7 +33,7 @@ export class Line extends Plot {
       [axis.middle, ...['mean', 'minimum', 'maximum'].map((name) => points(values[name], log))], {
         range: range.ticks ? range : {low: range.low, high: range.high, ticks: (width) =>
           axis.ticks(width)},
-        places: this.showSteps ? (steps) => steps.map((step) => step.toLocaleString('en')) : null,
+        places: this.showSteps ? (steps) => steps.map(whole) : null,
         log, series: [line, hidden, hidden],
         bands: axis.bucketed ? [{series: [3, 2], fill: () => css('--band')}] : [],
         points: {size: (plot, series) => (series === 1 ? 7 : 0), fill: () => css('--series')},

@@ -55,6 +55,20 @@ _CELLS = """() => new Promise((painted) => {
 })"""
 
 
+# When the cells of the range of a zoom are painted, in milliseconds from the end of the drag.
+_DETAIL = """() => new Promise((painted) => {
+  const look = () => {
+    const marks = performance.getEntriesByName('disttrain:cells');
+    const error = window.disttrainState.error;
+    if (error || marks.some(({startTime}) => startTime > window.began)) {
+      requestAnimationFrame(() => setTimeout(
+        () => painted(performance.now() - window.began), 0));
+    } else setTimeout(look, 2);
+  };
+  look();
+})"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A made-up run.
@@ -203,14 +217,16 @@ def _sizes(run, server):
 
 
 def _in_browser(run, reader, server, times, browser):
-    firsts, completes, zooms = [], [], []
+    firsts, completes, zooms, lines = [], [], [], []
     query = urllib.parse.urlencode({"p.disttrain.run": run.name.replace(" ", "")})
     for _ in range(1 + times):
         tab = browser.new_page(viewport={"width": 1280, "height": 800})
         tab.goto(f"{server.address}data/plugin_entry.html?name=disttrain&{query}")
         firsts.append(tab.evaluate(_CELLS) / 1000)
         completes.append(tab.evaluate(_READY) / 1000)
-        zooms.append(_zoom(tab))
+        cells, everything = _zoom(tab)
+        zooms.append(cells)
+        lines.append(everything)
         tab.close()
     # After the first opening, the server keeps what it has read.
     yield _figure(run, reader, "first heatmap, cold, s", firsts[:1], PAINT)
@@ -219,10 +235,11 @@ def _in_browser(run, reader, server, times, browser):
     yield _figure(run, reader, "all records, s", completes[1:])
     yield _figure(run, reader, "zoom, cold, s", zooms[:1], ZOOM)
     yield _figure(run, reader, "zoom, s", zooms[1:], ZOOM)
+    yield _figure(run, reader, "zoom with its lines, s", lines[1:])
 
 
 def _zoom(tab):
-    """Seconds from the end of a drag over the heatmap to its detail, painted."""
+    """Seconds from the end of a drag over the heatmap to its cells, and to all of it, painted."""
     box = tab.locator("canvas.cells").bounding_box()
     middle = box["y"] + box["height"] / 2
     tab.mouse.move(box["x"] + 0.4 * box["width"], middle)
@@ -233,8 +250,8 @@ def _zoom(tab):
         " {capture: true, once: true})"
     )
     tab.mouse.up()
-    tab.wait_for_function("() => window.disttrainState.start !== null")
-    return (tab.evaluate(_READY) - tab.evaluate("() => window.began")) / 1000
+    cells = tab.evaluate(_DETAIL)
+    return cells / 1000, (tab.evaluate(_READY) - tab.evaluate("() => window.began")) / 1000
 
 
 def _memory(address):

@@ -12,6 +12,7 @@ def test_the_page_is_measured_on_a_run_that_was_written_for_it(browser):
         "all records, s",
         "zoom, cold, s",
         "zoom, s",
+        "zoom with its lines, s",
         "largest answer, MB",
         "memory, MB",
         "memory of the plugin, MB",

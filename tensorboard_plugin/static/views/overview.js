@@ -42,8 +42,6 @@ export class Overview extends View {
     clearTimeout(this.rest);
     this.#fillStatistics(run);
     this.choice.sync();
-    if (this.heat && this.heat.run !== run.name) this.#clear();
-    else this.#preview();
     const columns = this.#wantedColumns(run.variables);
     const {statistic, start, end} = state;
     const asked = {run: run.name, columns, start, end};
@@ -52,6 +50,9 @@ export class Overview extends View {
       cells, signal, (sample) => this.#showSample(sample, columns, stepsAsked));
     const stepsAsked = askArrays('steps', asked, signal);
     stepsAsked.catch(() => {}); // Told below, where it is waited for.
+    // While the server is at work.
+    if (this.heat && this.heat.run !== run.name) this.#clear();
+    else this.#preview();
     const heat = await heatAsked;
     Object.assign(this, {heat, columns, axis: new StepAxis(heat)});
     page.notice(heat.problems);
