@@ -175,6 +175,7 @@ class TrainStep:
             own_loss=extras[0] * to_mean,
             share_to_mean=to_mean,
             recompute=recompute,
+            alone=True,
         )
         if self._wishes is not None:
             *terms, wished = terms

@@ -199,6 +199,26 @@ def available():
 _without = False
 
 
+def together(variables):
+    """Handles of variables as one input of an operation, for each input takes its time at a step.
+
+    TensorFlow keeps in order what uses the same input. Nothing else in the graph may use one of
+    these variables by its own handle, unless it depends on the operation, or that on it.
+
+    Args:
+        variables: `tf.Variable`s on a CPU.
+
+    Returns:
+        A list of resource tensors: one, or as many as variables where they are not at hand.
+    """
+    handles = [variable.handle for variable in variables]
+    with tf.init_scope():
+        if not handles or not all(map(tf.is_tensor, handles)) or not tf.executing_eagerly():
+            return handles
+        with tf.device("CPU:0"):
+            return [tf.stack(handles)]
+
+
 def agree(replication):
     """Has all processes do without the operations if one has to; called by all of them.
 

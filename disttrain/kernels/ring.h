@@ -17,13 +17,18 @@
 
 namespace disttrain {
 
+// What both operations are told of the variables: the step, the intervals and their offsets, the
+// cursor, the numbers of the recorded steps, what is left of the spare rows, what is counted of skipped
+// steps, the buffers, and of histograms a counter, the steps and the buffer. They come together, for
+// each input of a graph takes its time at every step.
+constexpr int kStep = 0, kIntervals = 1, kOffsets = 2, kCursor = 3, kSteps = 4, kSpare = 5, kOthers = 6;
+
 // Counts the step, and tells whether one of the intervals ends with it, and whether one but the first.
 REGISTER_OP("DisttrainBegin")
-    .Input("step: resource")
-    .Input("intervals: resource")
-    .Input("offsets: resource")
+    .Input("ring: N * resource")
     .Output("record: bool")
     .Output("with_histograms: bool")
+    .Attr("N: int >= 1")
     .SetIsStateful()
     .SetShapeFn([](shape_inference::InferenceContext* context) {
       context->set_output(0, context->Scalar());
@@ -36,28 +41,22 @@ REGISTER_OP("DisttrainBegin")
 // plan does not name it.
 //
 // The last of the buffers get `rows`; the first, whose `widths` are given, get `facts`: `chosen` has a
-// place in them for each column, or one of kNorm and so on. `histogram_buffer` holds none, or a
-// counter, the steps and the buffer.
+// place in them for each column, or one of kNorm and so on. `skips` and `counts` tell whether there is
+// a counter of skipped steps, and whether there are histograms.
 REGISTER_OP("DisttrainRecord")
     .Input("record: bool")
     .Input("with_histograms: bool")
     .Input("finite: bool")
-    .Input("step: resource")
-    .Input("cursor: resource")
-    .Input("steps: resource")
-    .Input("spare: resource")
-    .Input("skipped: C * resource")
-    .Input("buffers: B * resource")
+    .Input("ring: N * resource")
     .Input("facts: F * float")
     .Input("rows: R * float")
     .Input("norms: float")
-    .Input("histogram_buffer: H * resource")
     .Input("histograms: float")
-    .Attr("C: int >= 0")
-    .Attr("B: int >= 0")
+    .Attr("N: int >= 1")
     .Attr("F: int >= 0")
     .Attr("R: int >= 0")
-    .Attr("H: int >= 0")
+    .Attr("skips: bool")
+    .Attr("counts: bool")
     .Attr("widths: list(int) >= 0")
     .Attr("chosen: list(int) >= 0")
     .SetIsStateful()
@@ -89,16 +88,19 @@ class Begin : public OpKernel {
   bool IsExpensive() override { return false; }
 
   void Compute(OpKernelContext* context) override {
+    OpInputList ring;
+    OP_REQUIRES_OK(context, context->input_list("ring", &ring));
     Held held;
-    for (int i = 0; i < 3; ++i) OP_REQUIRES_OK(context, held.Hold(context, context->input(i)));
+    OP_REQUIRES_OK(context, held.Hold(context, ring, kOffsets + 1));
+    OP_REQUIRES(context, held.size() == kOffsets + 1, errors::InvalidArgument("the ring is no ring"));
     OP_REQUIRES_OK(context, held.Lock());
-    OP_REQUIRES_OK(context, Own(context, held[0]));
+    OP_REQUIRES_OK(context, Own(context, held[kStep]));
     Tensor *record, *count;
     OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({}), &record));
     OP_REQUIRES_OK(context, context->allocate_output(1, TensorShape({}), &count));
-    const int64_t step = ++Scalar<int64_t>(held[0]);
-    const auto intervals = held[1]->tensor()->flat<int64_t>();
-    const auto offsets = held[2]->tensor()->flat<int64_t>();
+    const int64_t step = ++Scalar<int64_t>(held[kStep]);
+    const auto intervals = held[kIntervals]->tensor()->flat<int64_t>();
+    const auto offsets = held[kOffsets]->tensor()->flat<int64_t>();
     OP_REQUIRES(context, intervals.size() == offsets.size(),
                 errors::InvalidArgument("intervals and offsets differ in number"));
     bool first = false, others = false;
@@ -116,6 +118,8 @@ class Record : public OpKernel {
   explicit Record(OpKernelConstruction* context) : OpKernel(context) {
     OP_REQUIRES_OK(context, context->GetAttr("widths", &widths_));
     OP_REQUIRES_OK(context, context->GetAttr("chosen", &chosen_));
+    OP_REQUIRES_OK(context, context->GetAttr("skips", &skips_));
+    OP_REQUIRES_OK(context, context->GetAttr("counts", &counts_));
     int64_t columns = 0;
     for (const int64_t width : widths_) columns += width;
     OP_REQUIRES(context, columns == chosen_.size(),
@@ -134,35 +138,32 @@ class Record : public OpKernel {
     OP_REQUIRES_OK(context, context->input("with_histograms", &count));
     OP_REQUIRES_OK(context, context->input("norms", &norms));
     OP_REQUIRES_OK(context, context->input("histograms", &histograms));
-    OpInputList skipped, buffers, facts, rows, histogram_buffer;
-    OP_REQUIRES_OK(context, context->input_list("skipped", &skipped));
-    OP_REQUIRES_OK(context, context->input_list("buffers", &buffers));
+    OpInputList ring, facts, rows;
+    OP_REQUIRES_OK(context, context->input_list("ring", &ring));
     OP_REQUIRES_OK(context, context->input_list("facts", &facts));
     OP_REQUIRES_OK(context, context->input_list("rows", &rows));
-    OP_REQUIRES_OK(context, context->input_list("histogram_buffer", &histogram_buffer));
     Held held;
-    // The step, the cursor, the numbers of the steps, and what is left of the spare rows.
-    for (int i = 3; i < 7; ++i) OP_REQUIRES_OK(context, held.Hold(context, context->input(i)));
-    for (const OpInputList& list : {skipped, buffers, histogram_buffer})
-      OP_REQUIRES_OK(context, held.Hold(context, list));
+    OP_REQUIRES_OK(context, held.Hold(context, ring));
     OP_REQUIRES_OK(context, held.Lock());
-    for (size_t i = 1; i < held.size(); ++i) OP_REQUIRES_OK(context, Own(context, held[i]));
-    const size_t composed = widths_.size();
-    OP_REQUIRES(context, composed + rows.size() == buffers.size(),
+    const size_t composed = widths_.size(), n = composed + rows.size();
+    const size_t first = kOthers + skips_, last = first + n;
+    OP_REQUIRES(context, held.size() == last + (counts_ ? 3 : 0),
                 errors::InvalidArgument("lists that belong together differ in length"));
+    for (size_t i = kCursor; i < held.size(); ++i) OP_REQUIRES_OK(context, Own(context, held[i]));
+    float none = 0;
+    float& skipped = skips_ ? Scalar<float>(held[kOthers]) : none;
 
-    if (skips && skipped.size() > 0) Scalar<float>(held[4]) += 1;
+    if (skips) skipped += 1;
     // What is left counts down at each skipped step that the plan does not name.
-    if (skips && !named && --Scalar<int32_t>(held[3]) < 0) return;
-    const int64_t step = Scalar<int64_t>(held[0]);
-    int32_t& cursor = Scalar<int32_t>(held[1]);
-    auto steps = held[2]->tensor()->flat<int64_t>();
+    if (skips && !named && --Scalar<int32_t>(held[kSpare]) < 0) return;
+    const int64_t step = Scalar<int64_t>(held[kStep]);
+    int32_t& cursor = Scalar<int32_t>(held[kCursor]);
+    auto steps = held[kSteps]->tensor()->flat<int64_t>();
     const int64_t row = cursor % steps.size();
     steps(row) = step;
     ++cursor;
     float missed = 0;
-    if (skipped.size() > 0) std::swap(missed, Scalar<float>(held[4]));
-    const size_t first = 4 + skipped.size();
+    std::swap(missed, skipped);
     size_t next = 0;
     for (size_t k = 0; k < composed; ++k) {
       float* to;
@@ -181,13 +182,12 @@ class Record : public OpKernel {
     for (size_t k = 0; k < rows.size(); ++k)
       OP_REQUIRES_OK(context,
                      WriteRow(held[first + composed + k], row, steps.size(), rows[k]));
-    if (histogram_buffer.size() != 3 || !count->scalar<bool>()()) return;
-    const size_t n = buffers.size();
-    int32_t& counted = Scalar<int32_t>(held[first + n]);
-    auto counted_steps = held[first + n + 1]->tensor()->flat<int64_t>();
+    if (!counts_ || !count->scalar<bool>()()) return;
+    int32_t& counted = Scalar<int32_t>(held[last]);
+    auto counted_steps = held[last + 1]->tensor()->flat<int64_t>();
     const int64_t place = counted % counted_steps.size();
     OP_REQUIRES_OK(context,
-                   WriteRow(held[first + n + 2], place, counted_steps.size(), *histograms));
+                   WriteRow(held[last + 2], place, counted_steps.size(), *histograms));
     counted_steps(place) = step;
     ++counted;
   }
@@ -216,6 +216,7 @@ class Record : public OpKernel {
   }
 
   std::vector<int64_t> widths_, chosen_;
+  bool skips_, counts_;
 };
 
 }  // namespace disttrain

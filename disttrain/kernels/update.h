@@ -19,7 +19,8 @@ namespace disttrain {
 // Elements for which other threads are woken.
 constexpr int64_t kElementsToUpdate = 32 * 1024;
 
-// `slots` lists those of the first variable in the order of the rule, then the second's, and so on;
+// `slots` lists those of the first variable in the order of the rule, then the second's, and so on, one
+// tensor for several if that is known to be in order: for the graph each input takes its time;
 // slot_places their columns, or -1. `rows` are those of the sparse gradients, whose variables are
 // `sparse`. The rule gets each gradient times its own of `scales`; times `unscale` it is the gradient
 // whose norm, but for a clip, is in `norms`; a clip that does more than to multiply leaves those before
@@ -159,11 +160,11 @@ class Update : public OpKernel {
     TF_RETURN_IF_ERROR(context->input("record", &record));
     TF_RETURN_IF_ERROR(context->input("with_histograms", &count));
     const size_t n = variables.size();
-    const bool fits = slots.size() == n * rule_->slots && numbers->NumElements() == rule_->numbers &&
+    const bool fits = numbers->NumElements() == rule_->numbers &&
                       decay->NumElements() == 2 && scales->NumElements() == n &&
                       norms->NumElements() == n &&
                       (step->unclipped.size() == 0 || step->unclipped.size() == n) && decayed_.size() == n && places_.size() == n &&
-                      slot_places_.size() == slots.size() && sparse_.size() == step->rows.size();
+                      slot_places_.size() == n * rule_->slots && sparse_.size() == step->rows.size();
     if (!fits) return errors::InvalidArgument("lists that belong together differ in length");
     for (const int64_t place : places_)
       if (place >= rows_) return errors::InvalidArgument("there is no row for a variable");
@@ -183,6 +184,8 @@ class Update : public OpKernel {
     step->count = step->record && count->scalar<bool>()();
     TF_RETURN_IF_ERROR(held->Hold(context, variables));
     TF_RETURN_IF_ERROR(held->Hold(context, slots));
+    if (held->size() != n * (1 + rule_->slots))
+      return errors::InvalidArgument("there are not as many slots as the rule needs");
     TF_RETURN_IF_ERROR(held->Lock());
     // Before anything is changed.
     for (size_t i = 0; i < n; ++i) TF_RETURN_IF_ERROR(Check(*step, *held, i));

@@ -43,17 +43,25 @@ Status Value(OpKernelContext* context, const Tensor& handle, Tensor* value) {
 // Variables that are being written to: held exclusively, in the order that TensorFlow keeps.
 class Held {
  public:
+  static constexpr size_t kAll = static_cast<size_t>(-1);
+
   ~Held() {
     for (mutex* one : locked_) one->unlock();
   }
 
-  Status Hold(OpKernelContext* context, const Tensor& handle) {
-    variables_.emplace_back();
-    return Find(context, handle, &variables_.back());
+  // A tensor may hold the handles of several variables.
+  Status Hold(OpKernelContext* context, const Tensor& handles, size_t most = kAll) {
+    const auto all = handles.flat<ResourceHandle>();
+    for (int64_t i = 0; i < all.size() && variables_.size() < most; ++i) {
+      variables_.emplace_back();
+      TF_RETURN_IF_ERROR(LookupResource(context, all(i), &variables_.back()));
+    }
+    return OkStatus();
   }
 
-  Status Hold(OpKernelContext* context, const OpInputList& handles) {
-    for (int i = 0; i < handles.size(); ++i) TF_RETURN_IF_ERROR(Hold(context, handles[i]));
+  Status Hold(OpKernelContext* context, const OpInputList& handles, size_t most = kAll) {
+    for (int i = 0; i < handles.size(); ++i)
+      TF_RETURN_IF_ERROR(Hold(context, handles[i], most));
     return OkStatus();
   }
 

@@ -333,6 +333,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         own_loss=None,
         share_to_mean=1.0,
         recompute=None,
+        alone=False,
     ):
         """Sums each replica's share of the gradients, and makes one update.
 
@@ -347,6 +348,8 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             share_to_mean: What turns a share into the mean over this replica's examples, a scalar;
                 clips before the reduction, `"sum"` and `"adasum"` look at means.
             recompute: As for `apply`; it returns shares.
+            alone: Whether nothing else in the graph uses slots of the optimizer, which makes
+                many of them quicker to hand over.
 
         Returns:
             `(sums, finite)`: the reduced extras, a list, and whether the update was applied.
@@ -373,7 +376,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         else:
             reduced = self._path(self.replication, grads, variables, extras, **settings)
         if observer is None:
-            self._outcome.decide(reduced, variables)
+            self._outcome.decide(reduced, variables, alone)
         else:
             # A MultiOptimizer has several.
             rate = getattr(self.inner, "learning_rate", float("nan"))
@@ -385,7 +388,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                 **observer.reduced(local, reduced.gradients),
             }
             due = {"record": record, "with_histograms": counts}
-            self._outcome.decide_and_record(reduced, variables, observer, due, facts)
+            self._outcome.decide_and_record(reduced, variables, observer, due, facts, alone)
         return reduced.extras, reduced.finite
 
     def _second(self, grads, variables, extras, recompute, settings):

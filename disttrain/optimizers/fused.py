@@ -192,7 +192,9 @@ class FusedUpdate:
         constrained = any(variable.constraint is not None for variable in self._variables)
         return not self._inner.use_ema and not constrained
 
-    def apply(self, gradients, scales, unscale, own, watch=None, unclipped=(), finite=None):
+    def apply(
+        self, gradients, scales, unscale, own, watch=None, unclipped=(), finite=None, alone=False
+    ):
         """Makes the update; in replica context.
 
         Args:
@@ -207,6 +209,7 @@ class FusedUpdate:
             unclipped: With a watch, the gradients before clipping, if they are no multiples.
             finite: Whether to make it, a boolean scalar, if `measures`; by default it is made. Else
                 nothing changes, and the watch gets the rows of what stands still.
+            alone: Whether nothing else in the graph uses the slots.
         """
         applied = tf.constant(True) if finite is None else finite
         inner, variables = self._inner, self._variables
@@ -215,10 +218,11 @@ class FusedUpdate:
         values = [own(variable) for variable in variables]
         decayed = [decay is not None and bool(inner._use_weight_decay(v)) for v in values]
         sparse_places = [i for i, g in enumerate(gradients) if sparse.is_sparse(g)]
+        state = [own(slot) for slots in self._slots for slot in slots]
         wanted = _unwatched(self._slots) if watch is None else watch.request(self._slots)
         rows, histograms = self._operations.disttrain_update(
             variables=[value.handle for value in values],
-            slots=[own(slot).handle for slots in self._slots for slot in slots],
+            slots=kernels.together(state) if alone else [slot.handle for slot in state],
             gradients=[_float32(g) for g in gradients],
             unclipped=[_float32(_like(u, g)) for u, g in zip(unclipped, gradients, strict=False)],
             rows=[tf.cast(gradients[i].indices, tf.int64) for i in sparse_places],

@@ -35,16 +35,18 @@ class Outcome:
         """In how many steps the clip has changed the gradients."""
         return 0 if self._clipped is None else int(self._clipped.numpy())
 
-    def decide(self, reduced, variables):
+    def decide(self, reduced, variables, alone=False):
         """Updates, or skips if not all gradients are finite; in replica context.
 
         Args:
             reduced: A `disttrain.gradients.path.Reduced`.
             variables: The variables of its gradients.
+            alone: As for `DistributedOptimizer.apply_shares`.
         """
         at_once = fused.find(self._owner.inner, variables)
         if _measures(at_once):
-            at_once.apply(**_given(reduced, at_once), own=self._own, finite=reduced.finite)
+            given = _given(reduced, at_once)
+            at_once.apply(**given, own=self._own, finite=reduced.finite, alone=alone)
             self._count(reduced, variables)
             return
         self._owner.replication.cond(
@@ -54,7 +56,7 @@ class Outcome:
             args=(_given(reduced, at_once), reduced.clip_factor, reduced.norms),
         )
 
-    def decide_and_record(self, reduced, variables, observer, due, facts):
+    def decide_and_record(self, reduced, variables, observer, due, facts, alone=False):
         """The same, and lets an observer record the step.
 
         Args:
@@ -63,10 +65,11 @@ class Outcome:
             observer: A `disttrain.telemetry.observer.Observer`.
             due: Whether its plan names the step, `record`, and `with_histograms`: boolean scalars.
             facts: What this replica knows of the step: name to tensor, as `Probe.write` takes it.
+            alone: As for `decide`.
         """
         at_once = fused.find(self._owner.inner, variables)
         if _measures(at_once):
-            self._update_and_record(at_once, reduced, variables, observer, due, facts)
+            self._update_and_record(at_once, reduced, variables, observer, due, facts, alone)
             return
         # Not to keep every gradient twice: from a multiple, all but the norm can be told.
         unclipped = [] if reduced.otherwise_clipped is None else reduced.gradients
@@ -98,7 +101,7 @@ class Outcome:
             args=(_given(reduced, at_once), unclipped, reduced.norms, due, facts),
         )
 
-    def _update_and_record(self, at_once, reduced, variables, observer, due, facts):
+    def _update_and_record(self, at_once, reduced, variables, observer, due, facts, alone):
         """The same where one operation makes the update or leaves it, and measures either."""
         facts = {**facts, "clip_factor": reduced.clip_factor}
         unclipped = [] if reduced.otherwise_clipped is None else reduced.gradients
@@ -112,6 +115,7 @@ class Outcome:
             watch=watch,
             unclipped=unclipped if watch is not None else (),
             finite=reduced.finite,
+            alone=alone,
         )
         if probe is not None:
             probe.write(due["record"], facts, reduced.norms, watch, reduced.finite)

@@ -83,9 +83,11 @@ class Layers:
 
         tf.cond(watch.with_histograms, count, lambda: False)
 
-    def histogram_handles(self):
+    def histogram_variables(self):
         """Where an operation writes histograms: their count, their steps and their buffer."""
-        return [self._counted.handle, self._histogram_steps.handle, self._histograms.handle]
+        if not self.histogram_bytes:
+            return []
+        return [self._counted, self._histogram_steps, self._histograms.variable]
 
     def read(self, rows):
         """float32 statistics `[n, variables, statistics]` of the given rows."""

@@ -54,6 +54,21 @@ class Probe:
             self._examples = Buffer(self.ring.rows, [1])
             with tf.init_scope(), tf.device("CPU:0"):
                 self._skipped = tf.Variable(0.0, trainable=False)
+        self._put_together()
+
+    def _put_together(self):
+        """Lists the buffers in the order in which one operation writes them."""
+        buffers, after = [], []
+        if self._local is not None:
+            (buffers if self._alone else after).append(self._local)
+        skipped, counts = [], []
+        if self._layers is not None:
+            buffers += [self._quantities, self._examples]
+            after.append(self._layers.rows)
+            skipped, counts = [self._skipped], self._layers.histogram_variables()
+        ring = self.ring
+        variables = [buffer.variable for buffer in (*buffers, *after)]
+        ring.together = kernels.together([*ring.variables, *skipped, *variables, *counts])
 
     @property
     def records_its_own_part(self):
@@ -167,18 +182,15 @@ class Probe:
 
     def _write_at_once(self, operations, record, facts, norms, watch, finite):
         """The same in one operation, which takes next to nothing where nothing is recorded."""
-        composed, buffers, rows = [], [], []
+        # In the order of `_put_together`.
+        composed, rows = [], []
         if self._local is not None and self._alone:
-            buffers.append(self._local)
             composed.append(("gradient_norm", "loss", "own_wait", "examples"))
         if self._layers is not None:
-            buffers += [self._quantities, self._examples]
             composed += [_STEP_COLUMNS, ["examples"]]
         if self._local is not None and not self._alone:
-            buffers.append(self._local)
             rows.append(self._own_part(facts))
         if self._layers is not None:
-            buffers.append(self._layers.rows)
             rows.append(watch.rows())
         names = [name for columns in composed for name in columns]
         places = dict(_KNOWN_THERE)
@@ -188,22 +200,24 @@ class Probe:
             operations.disttrain_record(
                 record=record,
                 finite=finite,
-                skipped=[self._skipped.handle] if self._layers is not None else [],
-                buffers=[buffer.handle for buffer in buffers],
+                ring=self.ring.together,
+                skips=self._layers is not None,
                 facts=[facts[name] for name in given],
                 rows=rows,
                 norms=norms,
                 widths=[len(columns) for columns in composed],
                 chosen=[places.get(name, _UNKNOWN) for name in names],
-                **self.ring.handles(),
                 **_histograms_of(self._layers, watch),
             )
 
     def skipped(self):
         """Counts a skipped step; returns whether there is room to record it, a boolean scalar."""
+        counted = []
         if self._layers is not None:
-            self._skipped.assign_add(1.0)
-        return self.ring.has_room()
+            counted.append(self._skipped.assign_add(1.0))
+        with tf.control_dependencies(counted):
+            # The operation that records knows these variables by another name.
+            return tf.identity(self.ring.has_room())
 
     def _own_part(self, facts):
         if self._alone:
@@ -225,10 +239,10 @@ class Probe:
 def _histograms_of(layers, watch):
     """What the operation that records is told of histograms."""
     if layers is None or not layers.histogram_bytes:
-        nothing = {"histograms": tf.zeros([0]), "histogram_buffer": []}
+        nothing = {"histograms": tf.zeros([0]), "counts": False}
         return {"with_histograms": tf.constant(False), **nothing}
     return {
         "with_histograms": watch.with_histograms,
         "histograms": watch.histograms(),
-        "histogram_buffer": layers.histogram_handles(),
+        "counts": True,
     }

@@ -103,6 +103,8 @@ class Ring:
     Attributes:
         rows: Number of rows of a buffer.
         step: Number of the present step, an int64 variable.
+        variables: What the operations of `kernels/ring.h` need, but for the buffers, in its order.
+        together: Handles of these, and of the buffers, as those operations take them.
     """
 
     def __init__(self, plan, first_step, capacity):
@@ -116,6 +118,9 @@ class Ring:
             self._cursor = tf.Variable(0, trainable=False)
             self._spare = tf.Variable(SPARE, trainable=False)
             self._steps = tf.Variable(tf.zeros([self.rows], tf.int64), trainable=False)
+        self.variables = [self.step, self._intervals, self._offsets, self._cursor, self._steps]
+        self.variables.append(self._spare)
+        self.together = kernels.together(self.variables)
 
     def follow(self, plan):
         """Goes on by another `Plan`."""
@@ -134,21 +139,8 @@ class Ring:
         if operations is None:
             return self._named(self.step.assign_add(1))
         with tf.device("CPU:0"):
-            record, counts = operations.disttrain_begin(
-                step=self.step.handle,
-                intervals=self._intervals.handle,
-                offsets=self._offsets.handle,
-            )
+            record, counts = operations.disttrain_begin(ring=self.together)
         return record, counts if self._counts else tf.constant(False)
-
-    def handles(self):
-        """Where an operation that records finds the present step and the next row."""
-        return {
-            "step": self.step.handle,
-            "cursor": self._cursor.handle,
-            "steps": self._steps.handle,
-            "spare": self._spare.handle,
-        }
 
     def _named(self, step):
         """`Plan.records` and `Plan.with_histograms`, in few operations: they run at each step."""
@@ -200,9 +192,9 @@ class Buffer:
             self._values = tf.Variable(tf.zeros([rows, *shape]), trainable=False)
 
     @property
-    def handle(self):
-        """The resource that holds the values, float32 `[rows, *shape]`."""
-        return self._values.handle
+    def variable(self):
+        """What holds the values, float32 `[rows, *shape]`."""
+        return self._values
 
     def write(self, row, values):
         """Writes one row.
