@@ -309,3 +309,39 @@ def test_constraints(name, averaged, updated_at_once):
     assert_same_bits(found, by_keras(make, **run))
     constrained = np.asarray(CONSTRAINTS[name](found["kernel"]))
     np.testing.assert_allclose(found["kernel"], constrained, rtol=1e-5)
+
+
+def test_a_graph_that_reads_slots_after_the_update_sees_the_new_ones():
+    variables = make_variables()
+    optimizer = disttrain.DistributedOptimizer(optimizers.SGD(0.1, momentum=0.9))
+    optimizer.build(variables)
+    momentums = optimizer.inner.momentums
+
+    @tf.function(autograph=False)
+    def step(given):
+        optimizer.apply(given, variables)
+        return [tf.identity(momentum.value) for momentum in momentums]
+
+    for number in range(20):
+        seen = step([tf.fill(v.shape, 1.0 + number) for v in variables])
+        for one, momentum in zip(seen, momentums, strict=True):
+            np.testing.assert_array_equal(one.numpy(), momentum.numpy())
+
+
+def test_the_trainer_hands_slots_over_as_one_input():
+    """Each input of a graph takes its time at every step."""
+
+    def inputs(layers):
+        def build():
+            hidden = [keras.layers.Dense(4) for _ in range(layers)]
+            return keras.Sequential([keras.Input((4,)), *hidden])
+
+        trainer = disttrain.Trainer(
+            build, optimizer=optimizers.Adam(), loss="mse", replication="single"
+        )
+        trainer.fit(np.ones([8, 4]), np.ones([8, 4]), verbose=0)
+        (graph,) = trainer._train_step.execute._list_all_concrete_functions()
+        return len(graph.captured_inputs)
+
+    # A kernel and a bias, and nothing for their four slots.
+    assert inputs(3) - inputs(2) == 2

@@ -19,7 +19,9 @@ def train(logdir, build=checks.build, data=None, epochs=1, replication="single",
     options.setdefault("optimizer", keras.optimizers.SGD(0.1, momentum=0.9))
     options.setdefault("loss", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     options.setdefault("telemetry", disttrain.Telemetry(every=1))
-    made = disttrain.Trainer(build, replication=replication, logdir=str(logdir), **options)
+    made = disttrain.Trainer(
+        build, replication=replication, logdir=logdir and str(logdir), **options
+    )
     made.fit(checks.dataset(48) if data is None else data, epochs=epochs, verbose=0)
     return made
 
@@ -357,6 +359,17 @@ def test_a_long_run_is_thinned_to_its_budget_and_keeps_its_ends(tmp_path, monkey
     assert counted[0] == 1
     assert counted[-1] == 8000
     assert len(counted) < len(found)
+
+
+def test_a_step_gets_one_input_more(tmp_path):
+    """Each input of a graph takes its time at every step, recorded or not."""
+
+    def inputs(**options):
+        made = train(**options)
+        (graph,) = made._train_step.execute._list_all_concrete_functions()
+        return len(graph.captured_inputs)
+
+    assert inputs(logdir=tmp_path) - inputs(logdir=None, telemetry=None) <= 1
 
 
 def test_slots_say_what_memory_they_take(tmp_path):
