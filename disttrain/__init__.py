@@ -23,6 +23,7 @@ _MODULES = (
     "callbacks",
     "checkpoints",
     "data",
+    "experiments",
     "gradients",
     "layers",
     "optimizers",

@@ -33,6 +33,21 @@ def main(arguments=None):
         help="print a launch script to copy; see disttrain launch --help",
         add_help=False,
     )
+    commands.add_parser(
+        "compare",
+        help="compare optimizers with several seeds; see disttrain compare --help",
+        add_help=False,
+    )
+    commands.add_parser(
+        "lr-range",
+        help="find a learning rate by the range test; see disttrain lr-range --help",
+        add_help=False,
+    )
+    commands.add_parser(
+        "trajectory",
+        help="follow optimizers on a function; see disttrain trajectory --help",
+        add_help=False,
+    )
     chosen, rest = parser.parse_known_args(arguments)
     if chosen.command == "demo":
         from disttrain.examples import images
@@ -50,6 +65,18 @@ def main(arguments=None):
         from disttrain.launching import scripts
 
         return scripts.main(rest)
+    if chosen.command == "compare":
+        from disttrain.experiments import compare_command
+
+        return compare_command.main(rest)
+    if chosen.command == "lr-range":
+        from disttrain.experiments import lr_command
+
+        return lr_command.main(rest)
+    if chosen.command == "trajectory":
+        from disttrain.experiments import trajectory_command
+
+        return trajectory_command.main(rest)
     return 0
 
 

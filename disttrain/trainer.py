@@ -17,12 +17,13 @@ from disttrain.checkpoints import Checkpoint, exchange
 from disttrain.checkpoints.run import Run
 from disttrain.checkpoints.store import Store
 from disttrain.checkpoints.weights import export
-from disttrain.data import make_feed, pipeline_errors, split_off
+from disttrain.data import split_off
+from disttrain.data.feeds import Feeds, elements
 from disttrain.eval_step import EvaluateStep, PredictStep
 from disttrain.loop import TrainingLoop
-from disttrain.optimizers import switching
-from disttrain.optimizers.distributed import DistributedOptimizer
+from disttrain.optimizers import switching, wrapping
 from disttrain.progress import Progress
+from disttrain.range_test import automatic, sweep
 from disttrain.task import Task
 from disttrain.telemetry import Telemetry
 from disttrain.telemetry.divergence import DivergenceCheck
@@ -128,7 +129,7 @@ class Trainer:
         if seed is not None:
             keras.utils.set_random_seed(seed)
         if loss_scale is None and precision == "mixed_float16":
-            loss_scale = _dynamic_unless_set(optimizer)
+            loss_scale = wrapping.dynamic_unless_set(optimizer)
         if hang_seconds is not None and not hang_seconds > 0:
             raise ValueError(f"hang_seconds must be above 0 or None, not {hang_seconds!r}")
         self._hang_seconds = hang_seconds
@@ -143,9 +144,9 @@ class Trainer:
             "accumulate_steps": accumulate_steps,
             "compression": compression,
         }
-        self._task = Task(
-            build_model, self._distributed(optimizer), loss, metrics, self.replication, precision
-        )
+        optimizer = wrapping.wrapped(optimizer, self.replication, self._settings)
+        self._task = Task(build_model, optimizer, loss, metrics, self.replication, precision)
+        self._feeds = Feeds(self.replication, seed)
         goes_on = checkpoint is not None and bool(Store(checkpoint).names())
         self._log = RunLog.open(logdir, self.replication, goes_on)
         self._run = None
@@ -167,6 +168,11 @@ class Trainer:
         """The `DistributedOptimizer`; its `inner` is the Keras optimizer."""
         return self._task.optimizer
 
+    @property
+    def findings(self):
+        """What the health rules have warned of so far, a tuple of findings; on the chief."""
+        return self._log.findings
+
     @_regrouping
     def fit(
         self,
@@ -186,6 +192,7 @@ class Trainer:
         validation_steps=None,
         validation_batch_size=None,
         validation_freq=1,
+        learning_rate=None,
     ):
         """Trains.
 
@@ -207,6 +214,9 @@ class Trainer:
             validation_steps: Steps of a validation; by default the whole dataset.
             validation_batch_size: Global batch size for validation arrays.
             validation_freq: Validate after every so many epochs, or a list of epochs from 1.
+            learning_rate: `"auto"` begins with a range test, `lr_range`, and trains with what it
+                suggests: instead of the optimizer's number, or as the peak of its schedule. Where a
+                checkpoint is resumed, the restored rate counts.
 
         Returns:
             A `keras.callbacks.History`.
@@ -227,16 +237,22 @@ class Trainer:
             (x, y, sample_weight), validation_data = split_off(
                 x, y, sample_weight, validation_split, validation_data
             )
-        feed = self._feed(
+        feed = self._feeds.of(
             x, y, sample_weight, batch_size, steps_per_epoch, shuffle=shuffle, training=True
         )
         validation = None
         if validation_data is not None:
-            validation = self._validation_feed(
+            validation = self._feeds.validation(
                 validation_data, validation_batch_size or batch_size, validation_steps
             )
         self._prepare(feed)
         agreement.check_batches(self.replication, feed.steps)
+        if learning_rate is not None:
+            updates = feed.steps and self._train_step.updates(feed.steps) * (epochs - initial_epoch)
+            automatic.check(self.optimizer, learning_rate, updates)
+            trial = self._feeds.trial(x, y, sample_weight, batch_size, steps_per_epoch, shuffle)
+            if self._run is not None:
+                automatic.check_feed(trial)
         callbacks_module.refuse_telemetry(callbacks)
         callbacks_module.on_this_process(callbacks, self.replication.is_chief)
         verbose = 1 if verbose == "auto" else int(verbose)
@@ -252,6 +268,13 @@ class Trainer:
             surroundings = self._run.fit(self._task, batches, epochs)
         listening = heartbeat.listening(self.replication, self._hang_seconds, self._hung)
         with surroundings, listening:
+            if learning_rate is not None:
+                resumed = self._run is not None and self._run.goes_on()
+                say = automatic.choose(self._task, trial, updates, resumed, self._jit_compile)
+                self._train_step = None
+                self._prepare(feed)
+                if verbose:
+                    print(say, flush=True)
             return self._train(
                 batches, epochs, initial_epoch, validation, validation_freq, callbacks, verbose
             )
@@ -324,6 +347,23 @@ class Trainer:
         return self.model.history
 
     @_regrouping
+    def lr_range(
+        self,
+        x,
+        y=None,
+        *,
+        batch_size=None,
+        sample_weight=None,
+        steps_per_epoch=None,
+        shuffle=True,
+        **options,
+    ):
+        """Tries learning rates on a few batches; see `disttrain.experiments.lr_range`."""
+        feed = self._feeds.trial(x, y, sample_weight, batch_size, steps_per_epoch, shuffle)
+        self._prepare(feed)
+        return sweep.run(self._task, feed, jit_compile=self._jit_compile, **options)
+
+    @_regrouping
     def evaluate(self, x, y=None, *, batch_size=None, sample_weight=None, steps=None):
         """Computes the loss and the metrics over all examples.
 
@@ -337,7 +377,7 @@ class Trainer:
         Returns:
             A dictionary: `"loss"`, each output's loss where there are several, and each metric.
         """
-        return self._evaluate(self._feed(x, y, sample_weight, batch_size, steps))
+        return self._evaluate(self._feeds.of(x, y, sample_weight, batch_size, steps))
 
     @_regrouping
     def predict(self, x, *, batch_size=None, steps=None):
@@ -351,7 +391,7 @@ class Trainer:
         Returns:
             NumPy arrays in the model's structure, in the order of the examples, on every process.
         """
-        feed = self._feed(x, None, None, batch_size, steps)
+        feed = self._feeds.of(x, None, None, batch_size, steps)
         if not feed.shared:
             raise ValueError(
                 "predict puts outputs into the order of the examples, so every process has to read "
@@ -362,17 +402,17 @@ class Trainer:
             self._predict_step = PredictStep(self._task)
         step = self._predict_step
         step.reset()
-        for element in self._elements(feed):
+        for element in elements(feed):
             step.add(element)
         return step.read()
 
     def switch_optimizer(self, optimizer, *, carry_over=True, warmup_steps=0):
         """Goes on with another optimizer; weights, step count and the run's files stay.
 
-        Slots that mean the same to both, those of equal name and shape such as Adam's and AdamW's
-        momentum, go over. If that fills all slots of the new optimizer, its count of iterations
-        goes on too. Else it begins at 0, as bias corrections need, and its schedule still goes on
-        from the step where training is.
+        If all slots of the new optimizer mean what slots of the old one do, as Adam's and AdamW's
+        moments, they go over, and so does the count of iterations. Else they begin anew, and the
+        count at 0, as bias corrections need; the schedule still goes on from the step where
+        training is.
 
         Args:
             optimizer: A new Keras optimizer, its name, or a `DistributedOptimizer`. Unless it is
@@ -386,7 +426,7 @@ class Trainer:
             ValueError: It has been built for other variables.
         """
         before = self._task.optimizer
-        after = self._distributed(optimizer)
+        after = wrapping.wrapped(optimizer, self.replication, self._settings)
         self._task.optimizer = self.model.optimizer = after
         self._train_step = None
         if before.built:
@@ -405,44 +445,6 @@ class Trainer:
             OSError: It cannot be written.
         """
         exchange.told_by_chief(self.replication, lambda: export(self.model, path))
-
-    def _distributed(self, optimizer):
-        """The optimizer in a wrapper that belongs to the replication, in its scope."""
-        if isinstance(optimizer, DistributedOptimizer):
-            given = [name for name, value in self._settings.items() if value not in (None, 1)]
-            if given:
-                raise ValueError(
-                    f"the optimizer is a DistributedOptimizer, which has its own "
-                    f"{', '.join(given)}; give it there, not to the trainer"
-                )
-            inner = self.replication.adopt(optimizer.inner)
-            with self.replication.scope():
-                return optimizer.rewrapped(inner, self.replication)
-        with self.replication.scope():
-            if isinstance(optimizer, (str, dict)):
-                optimizer = keras.optimizers.get(optimizer)
-        if not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise TypeError(
-                f"optimizer must be a keras.optimizers.Optimizer or its name, not {optimizer!r}"
-            )
-        wrapped = DistributedOptimizer(optimizer, replication=self.replication, **self._settings)
-        inner = self.replication.adopt(wrapped.inner)
-        with self.replication.scope():
-            return wrapped.rewrapped(inner, self.replication)
-
-    def _feed(self, x, y, sample_weight, batch_size, steps, shuffle=False, training=False):
-        return make_feed(
-            x,
-            self.replication.topology,
-            y=y,
-            sample_weight=sample_weight,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=self._seed,
-            steps=steps,
-            training=training,
-            all_gather=self.replication.all_gather,
-        )
 
     def _prepare(self, feed, training=True, targets=False):
         """Builds what is not built yet, once the structure of the data is known."""
@@ -511,7 +513,7 @@ class Trainer:
             callbacks.on_test_begin()
         step.reset()
         self._task.reset_metrics()
-        for number, element in enumerate(self._elements(feed)):
+        for number, element in enumerate(elements(feed)):
             if callbacks is not None:
                 callbacks.on_test_batch_begin(number)
             with self.replication.pulse.waiting():
@@ -523,34 +525,8 @@ class Trainer:
             callbacks.on_test_end(values)
         return values
 
-    def _validation_feed(self, data, batch_size, steps):
-        if isinstance(data, (tuple, list)):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-            return self._feed(x, y, sample_weight, batch_size, steps)
-        return self._feed(data, None, None, None, steps)
-
-    def _elements(self, feed):
-        dataset = feed.dataset(0)
-        none = True
-        with pipeline_errors():
-            for element in dataset.take(feed.steps) if feed.endless else dataset:
-                none = False
-                yield element
-        if none:
-            raise ValueError("the dataset gave no batch; is it empty?")
-
 
 def _due(epoch, frequency):
     if isinstance(frequency, int):
         return (epoch + 1) % frequency == 0
     return epoch + 1 in frequency
-
-
-def _dynamic_unless_set(optimizer):
-    inner = getattr(optimizer, "inner", optimizer)
-    has_own = (
-        isinstance(inner, keras.optimizers.LossScaleOptimizer)
-        or isinstance(optimizer, DistributedOptimizer)
-        or getattr(inner, "loss_scale_factor", None) is not None
-    )
-    return None if has_own else "dynamic"

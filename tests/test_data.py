@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from disttrain import data
+from disttrain.data import parts
 from disttrain.replication import Topology
 
 
@@ -32,10 +33,10 @@ def dataset(*arrays, size):
 def test_every_row_goes_to_exactly_one_replica(rows, replicas):
     batch = (tf.range(rows),)
     for static_rows in (None, rows) if rows % replicas == 0 else (None,):
-        element = data._split(batch, single(replicas), static_rows)
-        parts = rows_of(element)
-        assert list(itertools.chain(*parts)) == list(range(rows)), "in order, each once"
-        counts = [len(part) for part in parts]
+        element = parts.split(batch, single(replicas), static_rows)
+        cut = rows_of(element)
+        assert list(itertools.chain(*cut)) == list(range(rows)), "in order, each once"
+        counts = [len(part) for part in cut]
         assert counts == element["rows"].numpy().tolist()
         assert max(counts) - min(counts) <= 1, "nearly even"
         assert float(element["total"]) == sum(counts) == rows
@@ -45,11 +46,11 @@ def test_every_row_goes_to_exactly_one_replica(rows, replicas):
 @pytest.mark.parametrize("rows", [1, 5, 6])
 def test_processes_cut_the_same_parts_as_replicas_of_one_process(rows):
     batch = (tf.range(rows),)
-    together = rows_of(data._split(batch, single(6), None))
+    together = rows_of(parts.split(batch, single(6), None))
     apart = [
         part
         for process in range(3)
-        for part in rows_of(data._split(batch, Topology(3, process, 2), None))
+        for part in rows_of(parts.split(batch, Topology(3, process, 2), None))
     ]
     assert apart == together
 
@@ -63,7 +64,7 @@ def test_static_shapes_stay_where_the_replicas_divide_the_batch():
 
 def test_structures_are_cut_leaf_by_leaf():
     batch = ({"a": tf.range(4), "b": (tf.range(10, 14),)}, tf.range(20, 24))
-    first, second = data._split(batch, single(2), None)["parts"]
+    first, second = parts.split(batch, single(2), None)["parts"]
     assert first[0]["a"].numpy().tolist() == [0, 1]
     assert second[0]["b"][0].numpy().tolist() == [12, 13]
     assert second[1].numpy().tolist() == [22, 23]
@@ -73,7 +74,7 @@ def test_nothing_has_the_shapes_of_a_part_and_rows_that_do_not_count():
     x = np.ones([4, 3], np.float32)
     feed = data.make_feed(lambda context: dataset(x, np.arange(4), size=2), single(2))
     element = next(iter(feed.dataset(0)))
-    nothing = data._nothing(tf.nest.map_structure(tf.TensorSpec.from_tensor, element))
+    nothing = parts.nothing(tf.nest.map_structure(tf.TensorSpec.from_tensor, element))
     tf.nest.assert_same_structure(element, nothing)
     assert nothing["rows"].numpy().tolist() == [0, 0]
     for part in nothing["parts"]:
@@ -135,7 +136,7 @@ def test_arrays_without_shuffle_keep_their_order():
 def test_fingerprints_tell_batches_apart_where_there_are_several_processes():
     def prints(rows, topology):
         x = tf.constant(rows, tf.float32)[:, None]
-        return float(data._split((x, tf.range(len(rows))), topology, None)["fingerprint"])
+        return float(parts.split((x, tf.range(len(rows))), topology, None)["fingerprint"])
 
     first, second = Topology(2, 0, 1), Topology(2, 1, 1)
     assert prints([1, 2], first) == prints([1, 2], second)
@@ -145,7 +146,7 @@ def test_fingerprints_tell_batches_apart_where_there_are_several_processes():
 
 def test_fingerprints_add_up_exactly():
     assert all(
-        0 <= float(data._split((tf.constant([i]),), Topology(2), None)["fingerprint"]) < 1021
+        0 <= float(parts.split((tf.constant([i]),), Topology(2), None)["fingerprint"]) < 1021
         for i in range(20)
     )
 

@@ -133,10 +133,7 @@ class Run:
             Changed: The program is not the one that has written the checkpoint.
         """
         self._note_config()
-        if not self._looked:
-            self._looked = True
-            self._manifest = exchange.told_by_chief(self._replication, self._load)
-        manifest = self._manifest
+        manifest = self._looked_up()
         if manifest is not None and self._call < manifest["place"]["fit"]:
             # A later call wrote the checkpoint, so this one had been done.
             return Position(self._epochs, 0, over=True, restored=False)
@@ -155,6 +152,20 @@ class Run:
         self._batches.go_to(Place(**data), within_epoch=batches > 0)
         over = place["stopped"] and self._epochs <= place["epochs"]
         return Position(place["epoch"], batches, over)
+
+    def goes_on(self):
+        """Whether `go_on` will find a checkpoint of this call, or of a later one."""
+        # What the program has set, before anything changes it.
+        self._note_config()
+        manifest = self._looked_up()
+        return manifest is not None and self._call <= manifest["place"]["fit"]
+
+    def _looked_up(self):
+        """The manifest of the newest checkpoint, or `None`."""
+        if not self._looked:
+            self._looked = True
+            self._manifest = exchange.told_by_chief(self._replication, self._load)
+        return self._manifest
 
     def _state_of(self, step):
         """The `State` with this `TrainStep`."""

@@ -4,6 +4,18 @@ import keras
 
 from disttrain.optimizers.slots import find_slots
 
+#: What slots mean, by the optimizer whose rule fills them; equal names say nothing: SGD's momentum
+#: is a step, with the learning rate in it and the other sign, where Adam's is a mean gradient.
+_MEAN, _SQUARES = "mean gradient", "mean squared gradient"
+_MEANINGS = {
+    keras.optimizers.Adam: {"momentum": _MEAN, "velocity": _SQUARES},
+    keras.optimizers.Nadam: {"momentum": _MEAN, "velocity": _SQUARES},
+    keras.optimizers.Lamb: {"momentum": _MEAN, "velocity": _SQUARES},
+    keras.optimizers.Adamax: {"momentum": _MEAN},
+    keras.optimizers.Lion: {"momentum": _MEAN},
+    keras.optimizers.RMSprop: {"velocity": _SQUARES},
+}
+
 
 @keras.saving.register_keras_serializable("disttrain")
 class Continued(keras.optimizers.schedules.LearningRateSchedule):
@@ -52,7 +64,8 @@ def carry_over(before, after, variables, slots=True, warmup_steps=0):
         after: The new one.
         variables: What is trained from now on; slots of variables that were not trained before
             begin anew.
-        slots: Whether slots of equal name and shape go over.
+        slots: Whether slots go over. Those of a variable do if there is one of the same meaning
+            and shape for each: bias corrections are wrong for some that were filled without others.
         warmup_steps: As for `disttrain.Trainer.switch_optimizer`.
 
     Raises:
@@ -66,12 +79,13 @@ def carry_over(before, after, variables, slots=True, warmup_steps=0):
         find_slots(before.inner, variables), find_slots(after.inner, variables), strict=True
     )
     for old, new in pairs:
-        for name, slot in new.items():
-            source = old.get(name)
-            if slots and source is not None and source.shape == slot.shape:
-                slot.assign(source.numpy())
-            else:
-                filled = False
+        sources = {_meaning(before.inner, name): slot for name, slot in old.items()}
+        found = [(slot, sources.get(_meaning(after.inner, name))) for name, slot in new.items()]
+        if slots and all(one is not None and one.shape == slot.shape for slot, one in found):
+            for slot, one in found:
+                slot.assign(one.numpy())
+        else:
+            filled = False
     done = int(before.iterations.numpy())
     inner = after.inner
     if filled:
@@ -85,3 +99,14 @@ def carry_over(before, after, variables, slots=True, warmup_steps=0):
     if isinstance(rate, keras.Variable):
         rate = float(rate.numpy())
     inner.learning_rate = Continued(rate, offset, warmup_steps, origin)
+
+
+def _meaning(optimizer, name):
+    """What a slot of this name holds, so that equal meanings can be handed over."""
+    rule = optimizer
+    while hasattr(rule, "inner"):
+        rule = rule.inner
+    for cls in type(rule).__mro__:
+        if name in _MEANINGS.get(cls, ()):
+            return _MEANINGS[cls][name]
+    return type(rule), name

@@ -54,9 +54,14 @@ class Chunk:
 
 
 class Alerts:
-    """Looks at the last records of a run, and warns of each new finding once."""
+    """Looks at the last records of a run, and warns of each new finding once.
+
+    Attributes:
+        findings: The `tensorboard_plugin.health.Finding`s that it has warned of.
+    """
 
     def __init__(self):
+        self.findings = []
         self._thread = None
         self._looking = None
         self._chunks = []
@@ -111,6 +116,7 @@ class Alerts:
             if isinstance(found, Exception):
                 recorder.warn_once(f"the health rules failed ({found!r}); training goes on")
                 continue
+            self.findings.append(found)
             warnings.warn(
                 f"{found.message} {found.why} {found.advice} (Seen in steps {found.first_step} to "
                 f"{found.last_step}; disttrain.Telemetry(warnings=False) is silent.)",

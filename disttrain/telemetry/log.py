@@ -82,6 +82,11 @@ class RunLog:
             raise problem or RuntimeError(f"the chief cannot write the log directory {logdir!r}")
         return cls(logdir, replication)
 
+    @property
+    def findings(self):
+        """What the health rules have found so far; on the chief."""
+        return tuple(self._alerts.findings)
+
     def observer(self, options, optimizer, variables, steps_per_execution):
         """A new `Observer`, or `None` where nothing is to be recorded.
 

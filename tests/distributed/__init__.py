@@ -3,7 +3,13 @@
 
 def all_checks():
     """All checks by name; imports TensorFlow."""
-    from tests.distributed import checkpoint_checks, checks, gradient_checks, telemetry_checks
+    from tests.distributed import (
+        checkpoint_checks,
+        checks,
+        experiment_checks,
+        gradient_checks,
+        telemetry_checks,
+    )
 
-    modules = (checks, gradient_checks, telemetry_checks, checkpoint_checks)
+    modules = (checks, gradient_checks, telemetry_checks, checkpoint_checks, experiment_checks)
     return {name: check for module in modules for name, check in module.CHECKS.items()}

@@ -423,7 +423,26 @@ def recorded(replication, folder):
     return {**result, "running_loss": np.asarray(losses), "logdir": logdir}
 
 
+def lr_range(replication, folder):
+    """A range test between two epochs: what it finds, and what it leaves."""
+    x, y = data(200)
+    y = x[:, :CLASSES].argmax(axis=1)
+    made = trainer(replication, optimizer=keras.optimizers.SGD(1e-3, momentum=0.9))
+    made.fit(x, y, batch_size=100, epochs=1, verbose=0)
+    kept = [*made.model.variables, *made.optimizer.variables]
+    before = flat(kept)
+    found = made.lr_range(x, y, batch_size=100, steps=60, low=1e-5)
+    return {
+        "before": before,
+        "after": flat(kept),
+        "losses": found.losses,
+        "candidates": list(found.candidates.values()),
+        "suggestion": np.nan if found.suggestion is None else found.suggestion,
+    }
+
+
 CHECKS = {
+    "lr-range": lr_range,
     **{f"train-{name}-{rows}": train(name, rows) for name in ("sgd", "adam") for rows in EPOCHS},
     "steps-per-execution": train("adam", 41, steps_per_execution=4),
     "clip-after-the-sum": clip_after_the_sum,

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from disttrain.optimizers.slots import find_slots
 from tests.distributed import checks
 
 
@@ -33,17 +34,63 @@ def test_adam_becomes_adamw_without_a_jolt(replication):
     )
 
 
-def test_slots_that_the_old_one_lacks_begin_anew_and_the_count_with_them(replication):
-    """Adam's bias correction is for slots that began at 0 when its count did."""
-    made = trained(replication, keras.optimizers.SGD(0.1, momentum=0.9))
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (lambda: keras.optimizers.SGD(0.1, momentum=0.9), lambda: keras.optimizers.Adam(0.01)),
+        (lambda: keras.optimizers.Adam(0.01), lambda: keras.optimizers.SGD(0.01, momentum=0.9)),
+        (lambda: keras.optimizers.RMSprop(0.01), lambda: keras.optimizers.Adam(0.01)),
+        (
+            lambda: keras.optimizers.Adam(0.01),
+            lambda: keras.optimizers.RMSprop(0.01, momentum=0.9),
+        ),
+        (lambda: keras.optimizers.Adam(0.01), lambda: keras.optimizers.Adam(0.01, amsgrad=True)),
+    ],
+    ids=["SGD to Adam", "Adam to SGD", "RMSprop to Adam", "Adam to RMSprop", "to AMSGrad"],
+)
+def test_where_slots_mean_something_else_all_begin_anew(replication, before, after):
+    """SGD's momentum is a step, Adam's a gradient; and half of Adam's would be corrected twice."""
+    made = trained(replication, before())
     weights = checks.flat(made.model.trainable_variables)
-    momentum = made.optimizer.inner.momentums[0].numpy()
-    made.switch_optimizer(keras.optimizers.Adam(0.01))
+    made.switch_optimizer(after())
     np.testing.assert_array_equal(checks.flat(made.model.trainable_variables), weights)
     inner = made.optimizer.inner
     assert inner.iterations.numpy() == 0
-    np.testing.assert_array_equal(inner._momentums[0].numpy(), momentum)
-    assert not inner._velocities[0].numpy().any()
+    for slots in find_slots(inner, made.model.trainable_variables):
+        for name, slot in slots.items():
+            assert not slot.numpy().any(), name
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Adam", "Nadam"),
+        ("AdamW", "Lamb"),
+        ("Adam", "RMSprop"),
+        ("Adamax", "Lion"),
+        ("Adagrad", "Adagrad"),
+    ],
+)
+def test_slots_that_mean_the_same_go_over_with_the_count(replication, before, after):
+    made = trained(replication, getattr(keras.optimizers, before)(0.01))
+    variables = made.model.trainable_variables
+    old = find_slots(made.optimizer.inner, variables)
+    values = [{name: slot.numpy() for name, slot in slots.items()} for slots in old]
+    made.switch_optimizer(getattr(keras.optimizers, after)(0.01))
+    assert made.optimizer.iterations.numpy() == 8
+    for slots, before_them in zip(find_slots(made.optimizer.inner, variables), values, strict=True):
+        for name, slot in slots.items():
+            np.testing.assert_array_equal(slot.numpy(), before_them[name], err_msg=name)
+
+
+def test_the_next_step_goes_downhill():
+    """Adam's mean gradient as SGD's velocity would go on uphill."""
+    made = trained("single", keras.optimizers.Adam(0.01))
+    x, y = next(iter(checks.dataset(32)))
+    before = made.evaluate(x, y, batch_size=8)["loss"]
+    made.switch_optimizer(keras.optimizers.SGD(0.01, momentum=0.9))
+    made.fit(x, y, batch_size=8, epochs=5, verbose=0)
+    assert made.evaluate(x, y, batch_size=8)["loss"] < before
 
 
 def test_nothing_goes_over_where_that_is_not_wanted(replication):

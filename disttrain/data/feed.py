@@ -16,9 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from disttrain.batches import without
-
-#: Marks errors that the input pipeline raises for the user.
-SMALL_BATCH = "is smaller than the number of replicas"
+from disttrain.data import parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +114,7 @@ def make_feed(
 
 
 def _from_dataset(dataset, topology, steps, training):
-    batch = _check_batched(dataset.element_spec, topology, training)
+    batch = parts.check_batched(dataset.element_spec, topology, training)
     length = _length(dataset)
     if length == 0:
         raise ValueError("the dataset is empty")
@@ -125,13 +123,13 @@ def _from_dataset(dataset, topology, steps, training):
 
     def divided(dataset):
         return dataset.map(
-            lambda *element: _split(_as_tuple(element), topology, batch),
+            lambda *element: parts.split(parts.as_tuple(element), topology, batch),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
     split = divided(dataset)
     if training and batch is None:
-        split = split.enumerate().map(lambda i, element: _check_first(i, element, topology))
+        split = split.enumerate().map(lambda i, element: parts.check_first(i, element, topology))
     if steps is not None:
         split = split.repeat()
     split = split.prefetch(2)
@@ -147,7 +145,7 @@ def _from_dataset(dataset, topology, steps, training):
         steps=steps if steps is not None else length,
         endless=steps is not None,
         shared=True,
-        batch=_static_batch(dataset.element_spec),
+        batch=parts.static_batch(dataset.element_spec),
     )
 
 
@@ -166,7 +164,7 @@ def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training
     if int(batch_size) != batch_size or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number from 1, not {batch_size!r}")
     if training and min(batch_size, count) < topology.replicas:
-        raise ValueError(_small(min(batch_size, count), topology))
+        raise ValueError(parts.small(min(batch_size, count), topology))
 
     def dataset(epoch, taken=0):
         order = np.arange(count)
@@ -175,7 +173,7 @@ def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training
         batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
         batches = without(batches, taken, math.ceil(count / batch_size), steps is not None)
         return batches.map(
-            lambda rows: _split(
+            lambda rows: parts.split(
                 keras.tree.map_structure(lambda leaf: tf.gather(leaf, rows), arrays), topology, None
             ),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -207,8 +205,8 @@ def _from_function(function, topology, steps, training, all_gather):
             "the function of the InputContext must return a tf.data.Dataset, not "
             f"{type(dataset).__name__}"
         )
-    batch = _check_batched(dataset.element_spec, alone, training)
-    own = _static_batch(dataset.element_spec)
+    batch = parts.check_batched(dataset.element_spec, alone, training)
+    own = parts.static_batch(dataset.element_spec)
     length = _length(dataset)
     code = {None: -1, math.inf: -2}.get(length, length)
     codes = all_gather(np.asarray(code, np.int64)) if all_gather else np.asarray([code])
@@ -225,7 +223,7 @@ def _from_function(function, topology, steps, training, all_gather):
     def divided(dataset):
         return dataset.map(
             lambda *element: {
-                **_split(_as_tuple(element), alone, None),
+                **parts.split(parts.as_tuple(element), alone, None),
                 "total": tf.constant(-1.0),
             },
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -233,12 +231,12 @@ def _from_function(function, topology, steps, training, all_gather):
 
     def filled(split, taken=0):
         # A process whose part ends early takes part with examples that do not count.
-        nothing = tf.data.Dataset.from_tensors(_nothing(split.element_spec)).repeat()
+        nothing = tf.data.Dataset.from_tensors(parts.nothing(split.element_spec)).repeat()
         return split.concatenate(nothing).take(int(codes.max()) - taken)
 
     split = divided(dataset)
     if training and batch is None:
-        split = split.enumerate().map(lambda i, element: _check_first(i, element, alone))
+        split = split.enumerate().map(lambda i, element: parts.check_first(i, element, alone))
     split = (split.repeat() if steps is not None else filled(split)).prefetch(2)
 
     def from_batch(epoch, taken=0):
@@ -257,104 +255,9 @@ def _from_function(function, topology, steps, training, all_gather):
     )
 
 
-def _split(batch, topology, static_rows):
-    """Cuts the rows of this process's replicas out of a global batch."""
-    leaves = keras.tree.flatten(batch)
-    total = tf.shape(leaves[0])[0] if static_rows is None else static_rows
-    parts, rows = [], []
-    for local in range(topology.local_replicas):
-        index = topology.first_replica + local
-        start = total * index // topology.replicas
-        stop = total * (index + 1) // topology.replicas
-        rows.append(stop - start)
-        if static_rows is None:
-            # A replica without rows borrows one, which then weighs nothing.
-            start = tf.minimum(start, total - 1)
-            stop = tf.maximum(stop, start + 1)
-        parts.append(keras.tree.map_structure(lambda leaf, a=start, b=stop: leaf[a:b], batch))
-    return {
-        "parts": tuple(parts),
-        "rows": tf.cast(tf.stack(rows), tf.float32),
-        "total": tf.cast(total, tf.float32),
-        "fingerprint": _fingerprint(leaves, topology),
-    }
-
-
-def _nothing(spec):
-    def zeros(leaf):
-        return tf.zeros([size or 1 for size in leaf.shape], leaf.dtype)
-
-    return {
-        "parts": tf.nest.map_structure(zeros, spec["parts"]),
-        "rows": tf.zeros(spec["rows"].shape),
-        "total": tf.constant(-1.0),
-        "fingerprint": tf.constant(0.0),
-    }
-
-
-def _fingerprint(leaves, topology):
-    if topology.processes == 1:
-        return tf.constant(0.0)
-    # One row tells shuffled batches apart; whole numbers below 1021 add up exactly in float32.
-    first = [tf.io.serialize_tensor(leaf[:1]) for leaf in leaves]
-    return tf.cast(tf.strings.to_hash_bucket_fast(tf.strings.join(first), 1021), tf.float32)
-
-
-def _check_batched(spec, topology, training):
-    """Checks that leaves share a batch axis; returns its static size where replicas divide it."""
-    sizes = set()
-    for path, leaf in keras.tree.flatten_with_path(spec):
-        if not isinstance(leaf, tf.TensorSpec):
-            raise TypeError(
-                f"{'/'.join(map(str, path))} of the dataset is a {type(leaf).__name__}; make it a "
-                "dense tensor, with to_tensor() or tf.sparse.to_dense, before batching"
-            )
-        if leaf.shape.rank == 0:
-            raise ValueError(
-                f"the dataset is not batched: an element is {spec}; call "
-                "dataset.batch(global batch size)"
-            )
-        sizes.add(None if leaf.shape.rank is None else leaf.shape[0])
-    if len(sizes - {None}) > 1:
-        raise ValueError(
-            f"the dataset is not batched, or its parts differ in their first axis: {spec}; call "
-            "dataset.batch(global batch size)"
-        )
-    size = sizes.pop() if len(sizes) == 1 else None
-    if training and size is not None and size < topology.replicas:
-        raise ValueError(_small(size, topology))
-    return size if size is not None and size % topology.replicas == 0 else None
-
-
-def _static_batch(spec):
-    """The size of the batch axis, where the specification tells."""
-    shape = keras.tree.flatten(spec)[0].shape
-    return None if shape.rank is None else shape[0]
-
-
-def _check_first(index, element, topology):
-    rows = tf.reduce_sum(element["rows"]) if topology.processes == 1 else element["total"]
-    message = f"a global batch {SMALL_BATCH} ({topology.replicas}): its rows are"
-    check = tf.debugging.Assert((index > 0) | (rows >= topology.replicas), [message, rows])
-    with tf.control_dependencies([check]):
-        return tf.nest.map_structure(tf.identity, element)
-
-
-def _small(size, topology):
-    return (
-        f"a global batch of {size} {SMALL_BATCH} ({topology.replicas}), so some would never train; "
-        "use a batch of at least that size, or fewer replicas"
-    )
-
-
-def _as_tuple(element):
-    """The elements of a dataset as `(x,)`, `(x, y)` or `(x, y, sample_weight)`."""
-    if len(element) > 3:
-        raise ValueError(
-            f"the dataset yields {len(element)} parts; it should yield (x, y) or "
-            "(x, y, sample_weight), with several inputs in a dictionary or tuple of their own"
-        )
-    return tuple(element)
+def has_no_end(data):
+    """Whether data are a `tf.data.Dataset` that is repeated for ever."""
+    return isinstance(data, tf.data.Dataset) and _length(data) == math.inf
 
 
 def _length(dataset):
@@ -380,7 +283,7 @@ def pipeline_errors():
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        pattern = rf"(a global batch {SMALL_BATCH} \(\d+\))[^\]]*\] \[(\d+)\]"
+        pattern = rf"(a global batch {parts.SMALL_BATCH} \(\d+\))[^\]]*\] \[(\d+)\]"
         found = re.search(pattern, str(error))
         if found is None:
             raise

@@ -1,0 +1,111 @@
+"""Cuts global batches into the parts of a process's replicas, and checks that they can be cut."""
+
+import keras
+import tensorflow as tf
+
+#: Marks errors that the input pipeline raises for the user.
+SMALL_BATCH = "is smaller than the number of replicas"
+
+
+def split(batch, topology, static_rows):
+    """Cuts the rows of this process's replicas out of a global batch."""
+    leaves = keras.tree.flatten(batch)
+    total = tf.shape(leaves[0])[0] if static_rows is None else static_rows
+    parts, rows = [], []
+    for local in range(topology.local_replicas):
+        index = topology.first_replica + local
+        start = total * index // topology.replicas
+        stop = total * (index + 1) // topology.replicas
+        rows.append(stop - start)
+        if static_rows is None:
+            # A replica without rows borrows one, which then weighs nothing.
+            start = tf.minimum(start, total - 1)
+            stop = tf.maximum(stop, start + 1)
+        parts.append(keras.tree.map_structure(lambda leaf, a=start, b=stop: leaf[a:b], batch))
+    return {
+        "parts": tuple(parts),
+        "rows": tf.cast(tf.stack(rows), tf.float32),
+        "total": tf.cast(total, tf.float32),
+        "fingerprint": _fingerprint(leaves, topology),
+    }
+
+
+def nothing(spec):
+    """An element without rows that count, of the structure that `split` has given others."""
+
+    def zeros(leaf):
+        return tf.zeros([size or 1 for size in leaf.shape], leaf.dtype)
+
+    return {
+        "parts": tf.nest.map_structure(zeros, spec["parts"]),
+        "rows": tf.zeros(spec["rows"].shape),
+        "total": tf.constant(-1.0),
+        "fingerprint": tf.constant(0.0),
+    }
+
+
+def _fingerprint(leaves, topology):
+    if topology.processes == 1:
+        return tf.constant(0.0)
+    # One row tells shuffled batches apart; whole numbers below 1021 add up exactly in float32.
+    first = [tf.io.serialize_tensor(leaf[:1]) for leaf in leaves]
+    return tf.cast(tf.strings.to_hash_bucket_fast(tf.strings.join(first), 1021), tf.float32)
+
+
+def check_batched(spec, topology, training):
+    """Checks that leaves share a batch axis; returns its static size where replicas divide it."""
+    sizes = set()
+    for path, leaf in keras.tree.flatten_with_path(spec):
+        if not isinstance(leaf, tf.TensorSpec):
+            raise TypeError(
+                f"{'/'.join(map(str, path))} of the dataset is a {type(leaf).__name__}; make it a "
+                "dense tensor, with to_tensor() or tf.sparse.to_dense, before batching"
+            )
+        if leaf.shape.rank == 0:
+            raise ValueError(
+                f"the dataset is not batched: an element is {spec}; call "
+                "dataset.batch(global batch size)"
+            )
+        sizes.add(None if leaf.shape.rank is None else leaf.shape[0])
+    if len(sizes - {None}) > 1:
+        raise ValueError(
+            f"the dataset is not batched, or its parts differ in their first axis: {spec}; call "
+            "dataset.batch(global batch size)"
+        )
+    size = sizes.pop() if len(sizes) == 1 else None
+    if training and size is not None and size < topology.replicas:
+        raise ValueError(small(size, topology))
+    return size if size is not None and size % topology.replicas == 0 else None
+
+
+def static_batch(spec):
+    """The size of the batch axis, where the specification tells."""
+    shape = keras.tree.flatten(spec)[0].shape
+    return None if shape.rank is None else shape[0]
+
+
+def check_first(index, element, topology):
+    """The element, which is refused if it is the first and leaves a replica without rows."""
+    rows = tf.reduce_sum(element["rows"]) if topology.processes == 1 else element["total"]
+    message = f"a global batch {SMALL_BATCH} ({topology.replicas}): its rows are"
+    check = tf.debugging.Assert((index > 0) | (rows >= topology.replicas), [message, rows])
+    with tf.control_dependencies([check]):
+        return tf.nest.map_structure(tf.identity, element)
+
+
+def small(size, topology):
+    """Says that a global batch is too small."""
+    return (
+        f"a global batch of {size} {SMALL_BATCH} ({topology.replicas}), so some would never train; "
+        "use a batch of at least that size, or fewer replicas"
+    )
+
+
+def as_tuple(element):
+    """The elements of a dataset as `(x,)`, `(x, y)` or `(x, y, sample_weight)`."""
+    if len(element) > 3:
+        raise ValueError(
+            f"the dataset yields {len(element)} parts; it should yield (x, y) or "
+            "(x, y, sample_weight), with several inputs in a dictionary or tuple of their own"
+        )
+    return tuple(element)

@@ -1,0 +1,51 @@
+"""Puts what a user gives for an optimizer into a `DistributedOptimizer` of a replication."""
+
+import keras
+
+from disttrain.optimizers.distributed import DistributedOptimizer
+
+
+def wrapped(optimizer, replication, settings):
+    """The optimizer in a wrapper that belongs to the replication, in its scope.
+
+    Args:
+        optimizer: A Keras optimizer, its name or configuration, or a `DistributedOptimizer`.
+        replication: A `disttrain.replication.Replication`.
+        settings: Arguments of `DistributedOptimizer`, for one that is not wrapped yet.
+
+    Raises:
+        TypeError: `optimizer` is no optimizer.
+        ValueError: It is wrapped, and there are settings that would have to go into the wrapper.
+    """
+    if isinstance(optimizer, DistributedOptimizer):
+        given = [name for name, value in settings.items() if value not in (None, 1)]
+        if given:
+            raise ValueError(
+                f"the optimizer is a DistributedOptimizer, which has its own "
+                f"{', '.join(given)}; give it there, not to the trainer"
+            )
+        inner = replication.adopt(optimizer.inner)
+        with replication.scope():
+            return optimizer.rewrapped(inner, replication)
+    with replication.scope():
+        if isinstance(optimizer, (str, dict)):
+            optimizer = keras.optimizers.get(optimizer)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(
+            f"optimizer must be a keras.optimizers.Optimizer or its name, not {optimizer!r}"
+        )
+    made = DistributedOptimizer(optimizer, replication=replication, **settings)
+    inner = replication.adopt(made.inner)
+    with replication.scope():
+        return made.rewrapped(inner, replication)
+
+
+def dynamic_unless_set(optimizer):
+    """`"dynamic"`, or `None` for an optimizer that brings a loss scale of its own."""
+    inner = getattr(optimizer, "inner", optimizer)
+    has_own = (
+        isinstance(inner, keras.optimizers.LossScaleOptimizer)
+        or isinstance(optimizer, DistributedOptimizer)
+        or getattr(inner, "loss_scale_factor", None) is not None
+    )
+    return None if has_own else "dynamic"
