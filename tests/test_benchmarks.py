@@ -14,7 +14,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import checkpoint, harness, memory, models, report, telemetry
+from tests.benchmarks import checkpoint, comparison, harness, memory, models, report, telemetry
 from tests.benchmarks.harness import Settings, Timings, Variant
 from tests.benchmarks.slices import Slices
 from tests.small import CLOSE, LABELS, X, batches, compiled, trainer_of
@@ -428,11 +428,11 @@ def test_only_the_cases_that_are_asked_for_are_measured():
     assert list(telemetry._cases(Settings())) == list(models.ALL)
 
 
-@pytest.mark.parametrize("name", ["telemetry", "checkpoint", "page"])
+@pytest.mark.parametrize("name", ["telemetry", "checkpoint", "page", "scaling", "growth"])
 def test_the_first_part_of_a_name_stands_for_all_of_them(name):
     assert command.chosen([name]).keys() == {n for n in command.BENCHMARKS if n.startswith(name)}
     assert sorted(command.chosen([])) == sorted(command.BENCHMARKS)
-    every = ["telemetry", "checkpoint", "page"]
+    every = {name.partition("-")[0] for name in command.BENCHMARKS}
     assert sorted(command.chosen(every)) == sorted(command.BENCHMARKS)
     assert list(command.chosen(["telemetry-bytes"])) == ["telemetry-bytes"]
 
@@ -473,6 +473,37 @@ def test_checkpoints_are_measured_against_a_copy_and_an_interval():
     assert resume.goal == 1.0
     assert 0 < resume.summary.median < 10
     assert resume.details["seconds"] > 0
+
+
+def test_false_claims_are_counted_over_repeats_whose_seeds_are_their_own(monkeypatch):
+    asked = []
+
+    def compared(optimizers, seeds):
+        asked.append(list(seeds))
+        return len(asked) % 4 == 0
+
+    monkeypatch.setattr(comparison, "_comparison", compared)
+    options = {"repeats": 20, "counts": lambda claimed: claimed, "goal": 0.05}
+    found = comparison._share(Settings(), "false", "copies", "claimed", {"a": 1, "b": 2}, **options)
+    assert [seed for seeds in asked for seed in seeds] == list(range(100))
+    assert found.details == {"count": 5, "repeats": 20, "seeds": 5, "runs": 200}
+    assert found.summary.median == 0.25
+    # Clopper and Pearson (1934) for 5 of 20.
+    assert found.summary.low == pytest.approx(0.0866, abs=1e-4)
+    assert found.summary.high == pytest.approx(0.4910, abs=1e-4)
+    assert found.met is False
+
+
+def test_copies_of_an_optimizer_are_compared_in_earnest():
+    equal, noisy = comparison.false_claims(harness.QUICK)
+    assert (equal.goal, noisy.goal) == (0.0, 0.05)
+    assert (equal.details["runs"], noisy.details["runs"]) == (4, 6)
+    assert equal.summary.median == 0.0
+    copies = {name: comparison._noisy(number) for number, name in enumerate("ab")}
+    found = comparison._comparison(copies, range(2))
+    # Their noise makes them differ, each time in the same way.
+    assert found.tests[0]["test"] == "t"
+    assert found.tests == comparison._comparison(copies, range(2)).tests
 
 
 def test_memory_is_measured_in_processes_of_their_own():

@@ -15,16 +15,42 @@ import rich.console
 import tensorflow as tf
 
 from disttrain.examples import common
-from tests.benchmarks import checkpoint, harness, models, page, report, telemetry
+from tests.benchmarks import (
+    checkpoint,
+    comparison,
+    growth,
+    harness,
+    mirrored,
+    models,
+    page,
+    peers,
+    report,
+    scaling,
+    speed,
+    start,
+    telemetry,
+)
 
 #: Name to a function of `harness.Settings` that yields `report.Figure`s. What stands before the
 #: dash of a name is a name, too: that of all of them.
 BENCHMARKS = {
+    "speed": speed.speed,
+    "mirrored": mirrored.mirrored,
+    "peers": peers.peers,
+    "scaling-processes": scaling.processes,
+    "scaling-reduction": scaling.reduction,
+    "scaling-cheaper": scaling.cheaper,
+    "growth-adam": growth.adam,
+    "growth-clip": growth.clip,
+    "growth-ftrl": growth.ftrl,
+    "start": start.start,
     "telemetry-speed": telemetry.speed,
     "telemetry-bytes": telemetry.file_bytes,
     "telemetry-memory": telemetry.peak_memory,
     "checkpoint-save": checkpoint.save,
     "checkpoint-resume": checkpoint.resume,
+    "comparison-false": comparison.false_claims,
+    "comparison-missed": comparison.missed_winners,
     "page-large": page.page,
     "page-start": page.start,
 }

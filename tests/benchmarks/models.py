@@ -90,3 +90,10 @@ CONVNET = Case("convnet", images.build_model((8, 8, 1)), _floats(64, 8, 8, 1), _
 TINY = Case("tiny", dense(8, 2), _floats(4, 8), _below(10, 4))
 
 ALL = (MLP, TRANSFORMER, CONVNET)
+
+
+def chosen(settings):
+    """The cases that a `harness.Settings` asks for."""
+    if settings.quick:
+        return (TINY,)
+    return tuple(case for case in ALL if not settings.cases or case.name in settings.cases)

@@ -73,6 +73,23 @@ def ratio(benchmark, case, variant, timings, plus=0.0):
     return Figure(benchmark, case, variant.name, summary, variant.goal, details)
 
 
+def versus(benchmark, case, timings, name, other, throughput=None):
+    """The figure of one variant beside another: its time over the other's.
+
+    Args:
+        benchmark: Name of the benchmark.
+        case: What was trained.
+        timings: The `harness.Timings`.
+        name: The variant's name.
+        other: That of what it is compared with.
+        throughput: What its throughput should reach, of the other's; `None` without a goal.
+    """
+    goal = None if throughput is None else 1 / throughput
+    found = ratio(benchmark, case, harness.Variant(name, None, other, goal), timings)
+    found.details["throughput"] = 1 / found.summary.median
+    return dataclasses.replace(found, name=f"{name} / {other}")
+
+
 def table(title, lines):
     """A `rich.table.Table` of figures.
 
