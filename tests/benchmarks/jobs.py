@@ -6,6 +6,7 @@ each other what there is to do. The other side of it is `programs/turns.py`.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ import time
 
 import numpy as np
 
+from tests.benchmarks import harness
 from tests.benchmarks.programs import turns
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -106,11 +108,14 @@ class Job:
     def _turn(self, name, steps):
         self._signal(signal.SIGCONT)
         for _, lines, _ in self._ranks:
-            lines.write(json.dumps([name, steps]) + "\n")
-            lines.flush()
+            with contextlib.suppress(ConnectionError):
+                lines.write(json.dumps([name, steps]) + "\n")
+                lines.flush()
         answers = []
         for hello, lines, _ in self._ranks:
-            line = lines.readline()
+            line = ""
+            with contextlib.suppress(ConnectionError):
+                line = lines.readline()
             if not line:
                 raise RuntimeError(self._said(f"lost rank {hello['rank']}"))
             answers.append(json.loads(line))
@@ -139,6 +144,21 @@ class Job:
         self._log.seek(0)
         command = " ".join(self._commands[0][0])
         return f"{command!r} {what}; it has said: ...{self._log.read()[-3000:]}"
+
+
+def measured(build, settings, unit):
+    """What `harness.measure_anew` returns for jobs, where a step of a variant is several steps.
+
+    Args:
+        build: As `harness.measure_anew` takes it.
+        settings: A `harness.Settings`.
+        unit: How many steps of a training one of its variants' is.
+    """
+    if settings.quick:
+        # A job takes seconds to start.
+        settings = dataclasses.replace(settings, builds=1)
+    timings = harness.measure_anew(build, settings)
+    return dataclasses.replace(timings, steps=unit * timings.steps)
 
 
 def horovod(processes, *program, python=sys.executable, **environment):

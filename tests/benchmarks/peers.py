@@ -5,7 +5,6 @@ left out, and the figure says so.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -14,7 +13,7 @@ import warnings
 
 import numpy as np
 
-from tests.benchmarks import harness, jobs, report, speed
+from tests.benchmarks import jobs, report, speed
 from tests.benchmarks.harness import Variant
 
 #: The throughputs to reach, of Horovod's Keras wrapper's and of DistributedDataParallel's.
@@ -79,8 +78,7 @@ def _peers(network, settings):
             for job, run in made:
                 job.check(run)
 
-    timings = harness.measure_anew(build, settings)
-    timings = dataclasses.replace(timings, steps=speed.SEVERAL * timings.steps)
+    timings = jobs.measured(build, settings, speed.SEVERAL)
     ours = f"{_OURS}, {several}"
     pairs = [(_OURS, "disttrain again", None), (ours, f"disttrain again, {several}", None)]
     pairs += [(_OURS, _HOROVOD, OF_HOROVOD), (ours, f"{_HOROVOD}, {several}", OF_HOROVOD)]

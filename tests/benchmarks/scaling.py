@@ -4,7 +4,6 @@ Every process has one core, and a batch of its own of the same size, however man
 """
 
 import contextlib
-import dataclasses
 import json
 
 from tests.benchmarks import harness, jobs, report, speed
@@ -106,5 +105,4 @@ def _measured(makers, runs, settings, unit=speed.SEVERAL):
                 for run in runs:
                     job.check(run)
 
-    timings = harness.measure_anew(build, settings)
-    return dataclasses.replace(timings, steps=unit * timings.steps)
+    return jobs.measured(build, settings, unit)

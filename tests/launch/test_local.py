@@ -202,7 +202,8 @@ def test_a_signal_ends_all_processes(several, program, what, signals, status, sa
     assert running.returncode == status
     assert errors.splitlines()[-1].startswith(f"disttrain: {said}")
     assert time.monotonic() - began < 9
-    assert not left(program.parent, 0)
+    # The kernel may take a moment to bury what was killed.
+    assert not left(program.parent, 3)
     if what == "save":
         # Those that had come so far.
         begun = {path.name[-1] for path in program.parent.glob("began *")}
