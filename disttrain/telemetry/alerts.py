@@ -1,13 +1,15 @@
 """Warns of what the health rules find in a training's last records, while it trains.
 
-The rules run on a thread of their own, once in a hundred records; the training thread hands over
-arrays that were read anyway, and prints what was found. `log` calls it on the chief.
+The rules run on a thread of their own, after a hundred records and not more than once a second; the
+training thread hands over arrays that were read anyway, and prints what was found. `log` calls it
+on the chief.
 """
 
 import collections
 import concurrent.futures
 import dataclasses
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -18,6 +20,10 @@ from tensorboard_plugin import health, metadata
 #: Records between two looks, and records looked at: some rules want 500 steps.
 EVERY = 100
 WINDOW = 600
+
+#: Seconds between two looks, as long as they miss no record: short steps make many records, and a
+#: look takes a millisecond from the training.
+SECONDS = 1.0
 
 #: What the records looked at may take in memory, in bytes, if that is fewer records, but so many.
 MOST_BYTES = 2**26
@@ -66,6 +72,7 @@ class Alerts:
         self._looking = None
         self._chunks = []
         self._unseen = 0
+        self._looked = float("-inf")
         self._since = 1
         self._known = set()
         self._found = collections.deque()
@@ -83,7 +90,8 @@ class Alerts:
         held = sum(len(kept.steps) for kept in self._chunks)
         while held - len(self._chunks[0].steps) >= most:
             held -= len(self._chunks.pop(0).steps)
-        if self._unseen >= EVERY and (self._looking is None or self._looking.done()):
+        soon = time.monotonic() - self._looked < SECONDS and self._unseen + EVERY <= most
+        if self._unseen >= EVERY and not soon and (self._looking is None or self._looking.done()):
             self._look()
 
     def finish(self):
@@ -96,6 +104,7 @@ class Alerts:
 
     def _look(self):
         self._unseen = 0
+        self._looked = time.monotonic()
         if self._thread is None:
             self._thread = concurrent.futures.ThreadPoolExecutor(1, "disttrain-alerts")
         self._looking = self._thread.submit(self._judge, list(self._chunks), self._since)

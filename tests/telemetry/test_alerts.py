@@ -68,6 +68,27 @@ def test_records_in_portions_are_the_run_again():
             np.testing.assert_array_equal(table.columns[column], values, err_msg=column)
 
 
+def test_short_steps_are_looked_at_once_a_second_and_no_record_is_missed(monkeypatch):
+    """A look takes a millisecond from the training, where 100 records may take 250."""
+    now, looks = [100.0], []
+    monkeypatch.setattr(alerts.time, "monotonic", lambda: now[0])
+    watcher = alerts.Alerts()
+
+    def look():
+        looks.append(watcher._unseen)
+        watcher._unseen, watcher._looked = 0, now[0]
+
+    monkeypatch.setattr(watcher, "_look", look)
+    for chunk in chunks(Training(1300)):
+        watcher.add(chunk)
+    # The first hundred at once; then as many as are kept, although no time has passed.
+    assert looks == [100, 600, 600]
+    now[0] += 1.0
+    (chunk,) = chunks(Training(100))
+    watcher.add(chunk)
+    assert looks == [100, 600, 600, 100]
+
+
 def test_a_finding_is_told_once_at_the_next_call():
     watcher = alerts.Alerts()
     with warnings.catch_warnings(record=True) as found:
