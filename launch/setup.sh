@@ -134,11 +134,14 @@ settle_nvcc() {
   without_nccl="nvcc is of CUDA $(nvcc_release), TensorFlow of CUDA $cuda" nvcc=
 }
 
+# Ranks must have been mended alike, or they do not understand each other: the version tells.
+mended() { echo "disttrain.m$(sha256sum <"$root/launch/mend_horovod.py" | cut -c 1-8)"; }
+
 # wheel_key PYTHON_TAG TENSORFLOW
 wheel_key() {
   local support=gloo
   [[ -z $nvcc ]] || support=nccl-cuda$(nvcc_release)
-  echo "horovod-$horovod+disttrain-$1-tensorflow-$2-$support-$(uname -m)"
+  echo "horovod-$horovod+$(mended)-$1-tensorflow-$2-$support-$(uname -m)"
 }
 
 # What the finished .venv came from; equal to the stamp, there is nothing to do.
@@ -171,7 +174,7 @@ make_venv() {
   [[ $gpu == no ]] || need=$((need + cuda_mb)) download=$((download + cuda_download_mb))
   check_disk "$root" "$need"
   check_disk "${TMPDIR:-/tmp}" "$download"
-  compgen -G "$cache/horovod-$horovod+disttrain-cp$(python_version "$python" | tr -d .)-*/*.whl" >/dev/null ||
+  compgen -G "$cache/horovod-$horovod+disttrain.*-cp$(python_version "$python" | tr -d .)-*/*.whl" >/dev/null ||
     check_build_tools
   if [[ -e $venv ]]; then
     say ".venv does not run, was moved or has another Python; making it anew"
@@ -216,7 +219,7 @@ install_wheel() { pip install --no-deps --force-reinstall "$1"/*.whl && horovod_
 build_wheel() { # into the folder $1
   local cores tag tensorflow cuda source=$work/source site=$work/site
   local options=(HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1
-    HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_LOCAL_VERSION=disttrain)
+    HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 "HOROVOD_LOCAL_VERSION=$(mended)")
   check_build_tools
   check_disk "${TMPDIR:-/tmp}" "$build_mb"
   cores=$(nproc)
@@ -226,13 +229,7 @@ build_wheel() { # into the folder $1
   stage "downloading Horovod" pip download --no-deps --no-binary :all: --no-build-isolation \
     --dest "$work" "horovod==$horovod"
   stage "unpacking Horovod" tar -xzf "$work/horovod-$horovod.tar.gz" -C "$source" --strip-components 1
-  # This file includes XLA headers that TensorFlow's wheel no longer carries; only XLA-compiled
-  # collectives, which disttrain does not use, live in it.
-  sed -i '/xla_mpi_ops\.cc/d' "$source/horovod/tensorflow/CMakeLists.txt"
-  # A process set takes the interface of its own context, which is never set, and so the address of
-  # the machine's name, whatever horovodrun --network-interfaces says. The version tells this build.
-  sed -i '/::InitializeForProcessSet(/,/CreateDevice/s/= gloo_iface_;/= global_context.gloo_iface_;/' \
-    "$source/horovod/common/gloo/gloo_context.cc"
+  stage "mending Horovod" "$venv/bin/python" "$root/launch/mend_horovod.py" "$source"
   # Horovod's CMake files split TensorFlow's paths at spaces: reach it by a path that has none.
   ln -s "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" "$site"
   options+=("PYTHONPATH=$site" "HOROVOD_CMAKE=$venv/bin/cmake" "MAKEFLAGS=-j$cores")

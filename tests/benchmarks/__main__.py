@@ -36,7 +36,8 @@ from tests.benchmarks import (
 BENCHMARKS = {
     "speed": speed.speed,
     "mirrored": mirrored.mirrored,
-    "peers": peers.peers,
+    "peers-pinned": peers.peers,
+    "peers-free": peers.free,
     "scaling-processes": scaling.processes,
     "scaling-reduction": scaling.reduction,
     "scaling-cheaper": scaling.cheaper,

@@ -110,10 +110,3 @@ def by_trainer(case, per_execution=1, **options):
         )
 
     return Slices(train)
-
-
-def _fit(made, case, callback):
-    """One silent epoch that does not end; a dataset has an order, which nobody shuffles."""
-    made.fit(
-        case.dataset(), steps_per_epoch=ENDLESS, verbose=0, shuffle=False, callbacks=[callback]
-    )

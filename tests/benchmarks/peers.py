@@ -1,7 +1,7 @@
 """`disttrain.Trainer` beside what else trains in two processes, each peer on its own packages.
 
-Every process has one core. `old_horovod.sh` makes the peers' environments; without it a peer is
-left out, and the figure says so.
+Every process has one core, or may use all of them. `old_horovod.sh` makes the peers' environments;
+without it a peer is left out, and the figure says so.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import numpy as np
 
 from tests.benchmarks import jobs, report, speed
 from tests.benchmarks.harness import Variant
+from tests.benchmarks.programs import turns
 
 #: The throughputs to reach, of Horovod's Keras wrapper's and of DistributedDataParallel's.
 OF_HOROVOD, OF_TORCH = 1.1, 1.0
@@ -28,11 +29,20 @@ _SEVERAL = {"1": {}, "several": {"steps_per_execution": speed.SEVERAL}}
 
 
 def peers(settings):
-    """Time of a step in 2 processes, relative to the same step of a peer."""
+    """Time of a step in 2 processes of one core each, relative to the same step of a peer."""
+    yield from _on(settings)
+
+
+def free(settings):
+    """Time of a step in 2 processes that share all cores, relative to the same step of a peer."""
+    yield from _on(settings, **{turns.FREE: "1"})
+
+
+def _on(settings, **environment):
     names = ("tiny",) if settings.quick else ("mlp", "convnet")
     for name in names:
         if not settings.cases or name in settings.cases:
-            yield from _peers(name, settings)
+            yield from _peers(name, settings, environment)
 
 
 def environments():
@@ -42,7 +52,7 @@ def environments():
     return {name: folder / name / "bin" / "python" for name in ("horovod", "torch")}
 
 
-def _peers(network, settings):
+def _peers(network, settings, environment):
     found = {
         name: str(python)
         for name, python in environments().items()
@@ -68,7 +78,8 @@ def _peers(network, settings):
             for name in np.random.default_rng(number).permutation(list(makers)):
                 start, program, python, runs = makers[name]
                 command = (f"{_PROGRAMS}.{program}", network, json.dumps(runs))
-                job = stack.enter_context(start(PROCESSES, *command, python=python))
+                job = start(PROCESSES, *command, python=python, **environment)
+                stack.enter_context(job)
                 for run in runs:
                     label = {"1": name, "several": f"{name}, {several}"}.get(run, f"{name}, {run}")
                     made.append((job, run))

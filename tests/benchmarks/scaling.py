@@ -8,12 +8,13 @@ import json
 
 from tests.benchmarks import harness, jobs, report, speed
 from tests.benchmarks.harness import Variant
+from tests.benchmarks.programs import networks
 
 #: The throughput of a process to reach, of that of a process alone.
 LINEAR = 0.9
 
-#: Bytes of what is summed.
-SIZES = (4_096, 65_536, 1_048_576, 16_777_216)
+#: Bytes of what is summed; those of the convolutional network's gradients among them.
+SIZES = (4_096, 65_536, 377_256, 1_048_576, 16_777_216)
 
 _TRAINER = "tests.benchmarks.programs.trainer"
 _REDUCTION = "tests.benchmarks.programs.reduction"
@@ -29,26 +30,33 @@ _CHEAPER = {
 }
 
 
+#: A step's examples in each process: as elsewhere, and as many as let a sum wait.
+_BATCHES = {"convnet": (64, 256), "mlp": (64,), "tiny": (64,)}
+
+
 def processes(settings):
     """Time of a step with a batch for each process, relative to one process alone."""
     for network in _networks(settings, "convnet", "mlp"):
-        runs = json.dumps({"1": {}, "several": {"steps_per_execution": speed.SEVERAL}})
-        alone, apart, two = "1 process", "2 apart", "2 processes"
-        makers = {
-            alone: lambda: jobs.each(1, _TRAINER, network, runs),  # noqa: B023, called below
-            # Two that do not speak to each other: what the machine's memory and clock allow.
-            apart: lambda: jobs.each(2, _TRAINER, network, runs),  # noqa: B023
-            two: lambda: jobs.horovod(2, _TRAINER, network, runs),  # noqa: B023
-        }
-        timings = _measured(makers, ("1", "several"), settings)
-        for run in ("1", "several"):
-            for name, other, goal in (
-                (two, alone, LINEAR),
-                (apart, alone, None),
-                (two, apart, None),
-            ):
-                name, other = (_label(each, run) for each in (name, other))
-                yield report.versus("scaling", network, timings, name, other, goal)
+        for batch in _BATCHES[network]:
+            yield from _processes(network, batch, settings)
+
+
+def _processes(network, batch, settings):
+    runs = json.dumps({"1": {}, "several": {"steps_per_execution": speed.SEVERAL}})
+    command, size = (_TRAINER, network, runs), {networks.SIZE: str(batch)}
+    alone, apart, two = "1 process", "2 apart", "2 processes"
+    makers = {
+        alone: lambda: jobs.each(1, *command, **size),
+        # Two that do not speak to each other: what the machine's memory and clock allow.
+        apart: lambda: jobs.each(2, *command, **size),
+        two: lambda: jobs.horovod(2, *command, **size),
+    }
+    timings = _measured(makers, ("1", "several"), settings)
+    for run in ("1", "several"):
+        for name, other, goal in ((two, alone, LINEAR), (apart, alone, None), (two, apart, None)):
+            name, other = (_label(each, run) for each in (name, other))
+            case = f"{network}, batch {batch}"
+            yield report.versus("scaling", case, timings, name, other, goal)
 
 
 def cheaper(settings):

@@ -26,6 +26,7 @@ _HAND = "by hand"
 _KERAS = "Model.fit"
 _OURS = "disttrain"
 _TELEMETRY = f"{_OURS}, telemetry"
+_COMPILED = f"{_OURS}, XLA"
 
 
 def speed(settings):
@@ -44,6 +45,7 @@ def _speed(case, settings):
         _several(_KERAS): lambda logdir: by_keras(case, SEVERAL),
         _OURS: lambda logdir: by_trainer(case),
         _several(_OURS): lambda logdir: by_trainer(case, SEVERAL),
+        _COMPILED: lambda logdir: by_trainer(case, jit_compile=True),
         _several(_TELEMETRY): lambda logdir: by_trainer(
             case, SEVERAL, telemetry=disttrain.Telemetry(), logdir=logdir
         ),
@@ -61,6 +63,8 @@ def _speed(case, settings):
         (_several(_OURS), _KERAS, beside_keras),
         (_several(_TELEMETRY), _several(_OURS), None),
         (_several(_TELEMETRY), _KERAS, None),
+        # What decides whether `jit_compile="auto"` compiles on such a device.
+        (_COMPILED, _OURS, None),
     ):
         yield report.versus("speed", case.name, timings, name, other, goal)
 

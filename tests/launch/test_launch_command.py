@@ -21,7 +21,12 @@ def test_each_kind_is_the_file_of_the_repository(kind, capsys):
 
 
 def test_no_script_is_forgotten():
-    own = {"setup.sh", "demo.sh", "test.sh"}  # they belong to the repository alone
+    own = {
+        "setup.sh",
+        "mend_horovod.py",
+        "demo.sh",
+        "test.sh",
+    }  # they belong to the repository alone
     files = {path.name for path in (ROOT / "launch").iterdir() if path.is_file()}
     assert files == own | {file for file, _ in scripts.KINDS.values()}
 

@@ -3,10 +3,15 @@
 Written for any Keras, which is handed in; NumPy alone besides. `ddp.py` has the same for PyTorch.
 """
 
+import os
+
 import numpy as np
 
+#: Environment variable with the examples of one process in a step, 64 without it.
+SIZE = "BENCHMARK_BATCH"
+
 #: Examples of one process in a step, different batches, and classes.
-BATCH, BATCHES, CLASSES = 64, 16, 10
+BATCH, BATCHES, CLASSES = int(os.environ.get(SIZE, 64)), 16, 10
 
 #: Shape of an example.
 SHAPES = {"mlp": (256,), "convnet": (8, 8, 1), "tiny": (8,)}

@@ -14,9 +14,17 @@ CHECKSUM = " checksum"
 #: Environment variable with the address of who hands out the turns.
 ADDRESS = "BENCHMARK_ADDRESS"
 
+#: Environment variable that, if it is set, leaves all cores to each process.
+FREE = "BENCHMARK_FREE"
+
 
 def pin(core):
-    """Keeps this process on one core, as `taskset` does; before anything starts threads."""
+    """Keeps this process on one core, as `taskset` does; before anything starts threads.
+
+    Where the environment variable `FREE` is set it may use all of them.
+    """
+    if os.environ.get(FREE):
+        return
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[core % len(cores)]})
     os.environ["OMP_NUM_THREADS"] = "1"

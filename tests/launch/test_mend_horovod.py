@@ -1,0 +1,83 @@
+"""launch/mend_horovod.py: what it changes, and how the Horovod that is built from it behaves."""
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tests.distributed import jobs
+from tests.launch.conftest import ROOT
+from tests.launch.mended_program import SUMS
+
+SCRIPT = ROOT / "launch" / "mend_horovod.py"
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("mend_horovod", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def sources(script, tmp_path):
+    """A folder with the texts that are to be changed, between others."""
+    for path, changes in script.CHANGES.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"before\n{old * times}" for old, _, times in changes) + "after\n")
+    return tmp_path
+
+
+def test_each_text_is_replaced_and_the_rest_is_kept(script, sources):
+    script.mend(sources)
+    for path, changes in script.CHANGES.items():
+        text = (sources / path).read_text()
+        for _, new, times in changes:
+            assert text.count(new) >= times, path
+        assert text.count("before\n") == len(changes)
+        assert text.endswith("after\n")
+
+
+def test_other_sources_are_refused(script, sources):
+    file = sources / "horovod" / "common" / "operations.cc"
+    file.write_text(file.read_text().replace("SetCycleTimeMs(1);", "SetCycleTimeMs(2);"))
+    with pytest.raises(RuntimeError, match=r"operations\.cc .*SetCycleTimeMs\(1\).* 0 times"):
+        script.mend(sources)
+
+
+def sums(directory):
+    queue = jobs.Queue()
+    try:
+        program = [sys.executable, "-m", "tests.launch.mended_program"]
+        status, output = queue.add("horovod-3", program).result()
+    finally:
+        queue.close()
+    assert status == 0, output[-4000:]
+    lines = [line.partition("RESULT ")[2] for line in output.splitlines()]
+    return sorted((json.loads(line) for line in lines if line), key=lambda one: one["rank"])
+
+
+@pytest.mark.beside.with_args(sums)
+class TestSums:
+    @pytest.mark.parametrize("how", ["together", "late"])
+    def test_they_are_those_of_numpy(self, beside, how):
+        turns = np.arange(SUMS)[:, None]
+        expected = np.concatenate([np.tile(6 * turns, 3), np.full_like(turns, 6)], axis=1)
+        assert [one["rank"] for one in beside] == [0, 1, 2]
+        for one in beside:
+            np.testing.assert_array_equal(one[how], expected)
+
+    def test_groups_sum_at_a_pace_of_their_own(self, beside):
+        turns = np.arange(SUMS)[:, None]
+        for one in beside:
+            share = 3 if one["rank"] < 2 else 1
+            expected = np.concatenate([np.tile(share * turns, 3), np.full_like(turns, share)], 1)
+            np.testing.assert_array_equal(one["apart"], expected)
+
+    def test_they_do_not_wait_for_a_cycle(self, beside):
+        # Cycles of 0.3 s would take 30 s.
+        assert max(one["seconds"] for one in beside) < 15
