@@ -1,5 +1,6 @@
 """The benchmarks of speed run, and take turns as they should; their times are nobody's business."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import pytest
 from tests.benchmarks import growth, harness, jobs, loops, models, peers, report, scaling, start
 from tests.benchmarks import mirrored as mirrored_module
 from tests.benchmarks import speed as speed_module
+from tests.benchmarks.programs import turns
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -215,7 +217,7 @@ def test_a_goal_of_throughput_is_one_of_time():
 
 @pytest.mark.parametrize("benchmark", [speed_module.speed, growth.adam, growth.clip, growth.ftrl])
 def test_what_runs_in_this_process_runs(benchmark):
-    found = list(benchmark(harness.QUICK))
+    found = list(benchmark(dataclasses.replace(harness.QUICK, builds=1)))
     assert found
     json.dumps([line.details for line in found])
     assert all(np.isfinite(line.summary.median) for line in found)
@@ -232,6 +234,17 @@ def test_the_start_is_measured_in_fresh_processes():
     assert [line.goal for line in imports] == [start.IMPORT, start.IMPORT, None]
     assert all(line.summary.median > 0 for line in imports)
     assert first.details["seconds"] > 1
+
+
+def test_a_process_keeps_to_one_core_unless_it_is_free(monkeypatch):
+    kept = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: kept.append(cores))
+    turns.pin(1)
+    assert [len(cores) for cores in kept] == [1]
+    monkeypatch.setenv(turns.FREE, "1")
+    turns.pin(1)
+    assert len(kept) == 1
 
 
 def test_peers_take_turns_with_disttrain_itself():

@@ -16,7 +16,6 @@ def main(arguments=None):
         Exit status: 0, 2 where the configuration or an argument is wrong, 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         _start()
         from disttrain import replication as replication_module

@@ -9,7 +9,7 @@ from disttrain.checkpoints import exchange
 from disttrain.experiments import arguments, contenders, facts, hparams, runs, sources
 from disttrain.experiments.comparison import Comparison
 from disttrain.experiments.directory import held, plan_of
-from disttrain.experiments.requirements import needed
+from disttrain.optional import needed
 
 #: Seconds between two checkpoints of a run.
 _CHECKPOINT_SECONDS = 30.0

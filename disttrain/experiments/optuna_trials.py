@@ -12,8 +12,8 @@ import numpy as np
 
 from disttrain.experiments import directory as directories
 from disttrain.experiments import runs, trials
-from disttrain.experiments.requirements import needed
 from disttrain.experiments.spaces import Integer, LogUniform, Uniform
+from disttrain.optional import needed
 
 _NAME = "disttrain"
 

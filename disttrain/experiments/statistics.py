@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from disttrain.experiments.requirements import needed
+from disttrain.optional import needed
 
 #: The rate of false claims in a family of tests, and one minus the level of intervals.
 ALPHA = 0.05

@@ -8,6 +8,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from disttrain.optional import needed
+
 #: Points of a curve, and of each side of a grid.
 _CURVE, _GRID = 801, 241
 
@@ -33,14 +35,10 @@ def plot(trajectories, path=None):
     Raises:
         RuntimeError: Matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RuntimeError(
-            "pictures need Matplotlib, which is not installed: pip install 'disttrain[plots]'"
-        ) from error
     function = trajectories[0].function
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    figure = needed("matplotlib.figure", "a picture", "plots").Figure(
+        figsize=(8, 6), layout="constrained"
+    )
     axes = figure.add_subplot()
     low, high = window(trajectories)
     draw = _curve if len(function.variables) == 1 else _contours

@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 
+from disttrain.optional import needed
+
 
 def plot(found, path=None):
     """Draws the losses over the learning rates, with the candidates.
@@ -18,13 +20,9 @@ def plot(found, path=None):
     Raises:
         RuntimeError: Matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RuntimeError(
-            "pictures need Matplotlib, which is not installed: pip install 'disttrain[plots]'"
-        ) from error
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = needed("matplotlib.figure", "a picture", "plots").Figure(
+        figsize=(8, 5), layout="constrained"
+    )
     axes = figure.add_subplot()
     axes.plot(found.rates, found.losses, ".", color="0.7", markersize=4, label="loss")
     axes.plot(found.rates, found.smoothed, color="C0", label="smoothed")

@@ -4,8 +4,9 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops.control_flow_v2_func_graphs import WhileBodyFuncGraph
 
-from disttrain.replication import startup
+from disttrain.replication import chunks, startup
 from disttrain.replication.base import Replication, Topology, by_dtype
 from disttrain.tf_config import check_tf_config
 
@@ -98,7 +99,10 @@ class TfDistribute(Replication):
     def gather(self, tensor, name):
         if self.replicas == 1:
             return tensor
-        return tf.distribute.get_replica_context().all_gather(tf.identity(tensor), axis=0)
+        context = tf.distribute.get_replica_context()
+        if _in_loop():
+            return context.merge_call(chunks.gather, args=(tf.identity(tensor),))
+        return context.all_gather(tf.identity(tensor), axis=0)
 
     def cond(self, predicate, true_function, false_function, args=()):
         if self.replicas == 1 or tf.__internal__.distribute.strategy_supports_no_merge_call():
@@ -154,6 +158,16 @@ class TfDistribute(Replication):
             config["learning_rate"] = float(rate.numpy()) if hasattr(rate, "numpy") else rate
         with self.scope():
             return type(optimizer).from_config(config)
+
+
+def _in_loop():
+    """Whether what is built now runs again and again within one call of a function."""
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        if isinstance(graph, WhileBodyFuncGraph):
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False
 
 
 def single():

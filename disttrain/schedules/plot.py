@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from disttrain.optional import needed
 from disttrain.schedules.base import rate_at, schedule_or_rate, whole
 
 _MOST_POINTS = 2000
@@ -27,15 +28,11 @@ def plot(schedule, steps, path=None):
     """
     schedule = schedule_or_rate(schedule, "plot", "schedule")
     steps = whole(steps, "plot", "steps")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RuntimeError(
-            "plot needs Matplotlib, which is not installed: pip install matplotlib"
-        ) from error
     shown = np.unique(np.linspace(0, steps - 1, min(steps, _MOST_POINTS)).astype(np.int64))
     rates = [float(rate_at(schedule, step)) for step in shown]
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    figure = needed("matplotlib.figure", "a picture", "plots").Figure(
+        figsize=(7, 3.5), layout="constrained"
+    )
     axes = figure.add_subplot()
     axes.plot(shown, rates)
     axes.set_xlabel("step")

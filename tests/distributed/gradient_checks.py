@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import disttrain
+from disttrain.replication import chunks
 from disttrain.replication.horovod import Horovod
 from tests.distributed import checks
 
@@ -152,7 +153,7 @@ def compressed(kind, groups=1):
     return check
 
 
-def embedding(sparse_as_dense):
+def embedding(sparse_as_dense, **options):
     """Repeated words, so that gradients hold rows several times, on one replica and across them."""
 
     def model():
@@ -169,7 +170,9 @@ def embedding(sparse_as_dense):
 
     def check(replication, folder):
         rng = np.random.default_rng(0)
-        words = rng.integers(0, 6, (21, 5)).astype(np.int32)
+        # Each batch has more words than the one before, and so a gradient of more rows.
+        words = rng.integers(0, 1 + 3 * (np.arange(21) // checks.BATCH)[:, None], (21, 5))
+        words = words.astype(np.int32)
         labels = rng.integers(0, 3, 21).astype(np.int32)
         examples = tf.data.Dataset.from_tensor_slices((words, labels)).batch(checks.BATCH)
         inner = keras.optimizers.SGD(0.5)
@@ -177,9 +180,18 @@ def embedding(sparse_as_dense):
             inner, clip=disttrain.ClipByGlobalNorm(0.05), sparse_as_dense=sparse_as_dense
         )
         logdir = f"{folder}/run"
-        return short(replication, wrapped, model=model, data=examples, logdir=logdir)[1]
+        return short(replication, wrapped, model=model, data=examples, logdir=logdir, **options)[1]
 
     return check
+
+
+def embedding_in_a_loop(replication, folder):
+    """Steps of one call whose sparse gradients have other numbers of rows, sent in many pieces."""
+    rows, chunks.ROWS = chunks.ROWS, 2
+    try:
+        return embedding(sparse_as_dense=False, steps_per_execution=3)(replication, folder)
+    finally:
+        chunks.ROWS = rows
 
 
 def adasum(replication, folder):
@@ -404,6 +416,7 @@ CHECKS = {
     "groups": compressed(None, groups=3),
     "sparse": embedding(sparse_as_dense=False),
     "sparse-as-dense": embedding(sparse_as_dense=True),
+    "sparse-in-a-loop": embedding_in_a_loop,
     "adasum": adasum,
     "adasum-training": adasum_training,
     **{f"clip-{name}": clipped(name) for name in ("by-value", "by-norm", "adaptive", "auto")},

@@ -68,7 +68,7 @@ def test_groups_change_nothing_but_the_order_of_communication(outcome, alone):
     np.testing.assert_allclose(outcome("groups", "weights"), alone("groups", "weights"), atol=1e-6)
 
 
-@pytest.mark.parametrize("case", ["sparse", "sparse-as-dense"])
+@pytest.mark.parametrize("case", ["sparse", "sparse-as-dense", "sparse-in-a-loop"])
 def test_sparse_gradients_count_each_row_once_more_for_each_time_it_stands(outcome, alone, case):
     expected = alone("sparse-as-dense", "weights")
     for weights in outcome.every(case, "weights"):

@@ -1,10 +1,10 @@
 """Each short example shows what it says, on one device and on two Horovod processes."""
 
+import functools
 import importlib
 import json
 import math
 import sys
-import tempfile
 
 import pytest
 
@@ -76,45 +76,28 @@ def shows_bad_rate(found):
 SHOWS = {name: globals()[f"shows_{name}"] for name in NAMES}
 
 
-@pytest.fixture(scope="module")
-def horovod():
-    """What the examples returned on two processes, in one job beside the tests of one device."""
+def on_two_processes(directory):
+    """What the examples have returned on each of two processes, in one job."""
     queue = jobs.Queue()
-    with tempfile.TemporaryDirectory() as folder:
-        program = [sys.executable, "-m", "tests.examples.lessons_program", "horovod", folder]
-        ended = queue.add("horovod-2", [*program, *NAMES])
-
-        def results():
-            status, output = ended.result()
-            if status != 0:
-                pytest.fail(f"the job ended with {status}:\n{output[-5000:]}")
-            found = []
-            for rank in range(2):
-                with open(f"{folder}/{rank}.json") as file:
-                    found.append(json.load(file))
-            return found
-
-        yield results
+    program = [sys.executable, "-m", "tests.examples.lessons_program", "horovod", str(directory)]
+    try:
+        status, output = queue.add("horovod-2", [*program, *NAMES]).result()
+    finally:
         queue.close()
+    assert status == 0, f"the job ended with {status}:\n{output[-5000:]}"
+    return [json.loads((directory / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.fixture(scope="module")
-def single(horovod):
-    """Runs an example on one device, once."""
-    known = {}
-
-    def run(name):
-        if name not in known:
-            lesson = importlib.import_module(f"disttrain.examples.{name}")
-            known[name] = lesson.main(["--replication", "single"])
-        return known[name]
-
-    return run
+@functools.cache
+def on_one_device(name):
+    """What an example returns on one device."""
+    lesson = importlib.import_module(f"disttrain.examples.{name}")
+    return lesson.main(["--replication", "single"])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_one_device_it_shows_what_it_says(single, name, capsys):
-    found = single(name)
+def test_on_one_device_it_shows_what_it_says(name, capsys):
+    found = on_one_device(name)
     SHOWS[name](found)
     out = capsys.readouterr().out
     assert len(out.splitlines()) >= 2
@@ -124,16 +107,17 @@ def test_on_one_device_it_shows_what_it_says(single, name, capsys):
         assert "changed by less than 1e-05 of" in out
 
 
+@pytest.mark.beside.with_args(on_two_processes)
 @pytest.mark.parametrize("name", NAMES)
-def test_on_two_processes_it_shows_the_same(horovod, single, name):
-    chief, other = horovod()
+def test_on_two_processes_it_shows_the_same(beside, name):
+    chief, other = beside
     for results in (chief, other):
         assert "raised" not in results[name], results[name]["raised"]
         SHOWS[name](results[name])
     shared = other[name]
     assert json.dumps({key: chief[name][key] for key in shared}) == json.dumps(shared)
     if name == "batch_norm":
-        one, two = single(name), chief[name]
+        one, two = on_one_device(name), chief[name]
         assert one["distance"] < 1e-4 < 1e-2 < two["distance"], "parts have statistics of their own"
         assert two["synchronised"] == pytest.approx(one["synchronised"], rel=1e-3)
 
