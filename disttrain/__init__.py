@@ -60,3 +60,5 @@ if os.path.basename(sys.argv[0]) != "disttrain":
         importlib.import_module("disttrain.replication.startup").join()
     if os.environ.get("DISTTRAIN_REPLICAS"):
         importlib.import_module("disttrain.replication.startup").divide()
+    if os.environ.get("HOROVOD_LOCAL_SIZE"):
+        importlib.import_module("disttrain.replication.startup").share_cores()

@@ -3,7 +3,8 @@
 TensorFlow lets a process become a worker only before its first tensor, and the optimizer or the
 dataset that a user makes before the trainer are tensors. So `import disttrain` starts the worker
 where `TF_CONFIG` names several, and waits there until the others have started too. The same goes
-for the logical CPU devices of as many mirrored replicas as `DISTTRAIN_REPLICAS` says.
+for the logical CPU devices of as many mirrored replicas as `DISTTRAIN_REPLICAS` says, and for the
+threads of Horovod's ranks.
 """
 
 import os
@@ -60,6 +61,18 @@ def divide():
             f"DISTTRAIN_REPLICAS={count}; import disttrain before the first tensor, variable or "
             "dataset is made"
         ) from error
+
+
+def share_cores():
+    """Gives Horovod's ranks of one host threads for their part of its cores, not each for all.
+
+    Nothing changes where `TF_NUM_INTRAOP_THREADS` is set, or where a launcher has given each rank
+    cores of its own.
+    """
+    ranks = int(os.environ["HOROVOD_LOCAL_SIZE"])
+    cores = os.cpu_count()
+    if ranks > 1 and len(os.sched_getaffinity(0)) == cores:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, cores // ranks)))
 
 
 def strategy():
