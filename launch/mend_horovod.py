@@ -86,6 +86,17 @@ _RING = """\
   gloo::allreduce(opts);
 """
 
+# horovodrun asks these, in a process that imports TensorFlow to know: for seconds at each start.
+_BUILT = """\
+def {controller}_built(verbose=False):
+    for ext_base_name in EXTENSIONS:
+"""
+_KNOWN = """\
+def {controller}_built(verbose=False):
+    return {known}  # as launch/setup.sh builds it
+    for ext_base_name in EXTENSIONS:
+"""
+
 _LOOP = "bool RunLoopOnce(HorovodGlobalState& state);\n"
 _AND = "void GlooController::CrossRankBitwiseAnd("
 _DYNAMIC = "if (state.dynamic_process_sets"
@@ -119,6 +130,14 @@ CHANGES = {
             "  }\n\n  attr device_attr;\n  device_attr.iface = global_context.gloo_iface_;\n",
             1,
         ),
+    ],
+    "horovod/common/util.py": [
+        (
+            _BUILT.format(controller=controller),
+            _KNOWN.format(controller=controller, known=known),
+            1,
+        )
+        for controller, known in (("mpi", False), ("gloo", True))
     ],
     "horovod/common/gloo/gloo_controller.cc": [
         (_AND, _DISSEMINATE + _AND, 1),
