@@ -91,8 +91,8 @@ class Horovod(Replication):
     def __init__(self, ranks=None, all_groups=None):
         self._hvd = _import()
         _pin_gpu(self._hvd.local_rank(), self._hvd.local_size())
-        # Something that is the same on all ranks.
-        self._sums_halves = self._hvd.nccl_built()
+        # NCCL adds numbers of 16 bits fast; unlike a look for GPUs this is the same on all ranks.
+        self._has_nccl = self._hvd.nccl_built()
         rank = self._hvd.rank()
         if ranks is None:
             self._set, self._root = self._hvd.global_process_set, 0
@@ -159,7 +159,7 @@ class Horovod(Replication):
             dtype = own[0].dtype
             # Horovod matches operations by name; TensorFlow's own may differ between ranks.
             label = f"{name}.{dtype.name}"
-            if dtype == tf.bfloat16 or (dtype == tf.float16 and not self._sums_halves):
+            if dtype == tf.bfloat16 or (dtype == tf.float16 and not self._has_nccl):
                 sums = self._sum_of_halves(own, label)
             else:
                 sums = self._hvd.grouped_allreduce(
