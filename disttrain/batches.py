@@ -8,6 +8,10 @@ generators, and holds whole shuffle buffers.
 
 import dataclasses
 import math
+import threading
+
+#: Seconds that the end of an iterator may take.
+_LONG = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Batches:
         if self.iterator is None or not self.feed.endless:
             self._make(epoch)
 
+    def close(self):
+        """Drops the present iterator."""
+        held, self.iterator = [self.iterator], None
+        let_go(held)
+
     def took(self, count):
         """Notes that so many batches were taken from `iterator`."""
         self._taken += count
@@ -70,9 +79,23 @@ class Batches:
             self._make(place.epoch, place.taken)
 
     def _make(self, epoch, taken=0):
+        self.close()
         self.iterator = iter(self.feed.dataset(epoch, taken))
         self._passes += 1
         self._epoch, self._taken = epoch, taken
+
+
+def let_go(held):
+    """Empties a list of iterators that nobody else holds, and does not wait if that takes long.
+
+    The end of an iterator wakes the thread that tunes its parallelism, and waits for it. TensorFlow
+    marks that thread's order to end only after it has woken it, so that about one time in six it
+    goes back to sleep: for as long again as the iterator has lived, up to a minute.
+    """
+    thread = threading.Thread(target=held.clear, name="disttrain-iterator", daemon=True)
+    thread.start()
+    # What it read is closed by then: a cache's file, say, that the next iterator opens.
+    thread.join(_LONG)
 
 
 def without(dataset, taken, length, endless):

@@ -18,6 +18,7 @@ class EvaluateStep:
     def __init__(self, task, feed):
         self._task = task
         self._shared = feed.shared
+        self._divide = feed.divide
         with tf.init_scope():
             self._sums = tf.Variable(
                 tf.zeros([2 + len(task.losses.names)], tf.float64), trainable=False
@@ -25,6 +26,7 @@ class EvaluateStep:
         self.execute = tf.function(self._execute, autograph=False)
 
     def _execute(self, element):
+        element = self._divide(element)
         parts = [(batch, element["rows"][i]) for i, batch in enumerate(element["parts"])]
         self._task.replication.run(self._on_replica, parts, shared=(element["total"],))
 
@@ -70,10 +72,12 @@ class PredictStep:
 
     Args:
         task: A `disttrain.task.Task`.
+        feed: The `Feed` whose elements it will read, or one of the same task like it.
     """
 
-    def __init__(self, task):
+    def __init__(self, task, feed):
         self._task = task
+        self._divide = feed.divide
         self.execute = tf.function(self._execute, autograph=False, reduce_retracing=True)
         self.reset()
 
@@ -83,6 +87,7 @@ class PredictStep:
         self._rows = []
 
     def _execute(self, element):
+        element = self._divide(element)
         parts = [(batch[0], element["rows"][i]) for i, batch in enumerate(element["parts"])]
         return self._task.replication.run(self._on_replica, parts)
 

@@ -119,6 +119,8 @@ class TrainingLoop:
         self._average_state()
         self._log.read(self._observer)
         self._refresh(done, last=True)
+        if not self.examples:
+            raise ValueError("the batches of this epoch have no examples; is the dataset empty?")
         self._progress.trained()
         self._log.scalars(self._scalars())
         return dict(self._logs)

@@ -28,6 +28,7 @@ class TrainStep:
         self._task = task
         self._replication = task.replication
         self._shared = feed.shared
+        self._divide = feed.divide
         self._may_be_empty = any(
             leaf.shape.rank and leaf.shape[0] is None for leaf in tf.nest.flatten(feed.spec)
         )
@@ -101,7 +102,7 @@ class TrainStep:
         optional = iterator.get_next_as_optional()
 
         def run():
-            element = optional.get_value()
+            element = self._divide(optional.get_value())
             parts = [(batch, element["rows"][i]) for i, batch in enumerate(element["parts"])]
             shared = (element["total"], element["fingerprint"])
             self._replication.run(on_replica, parts, shared=shared)

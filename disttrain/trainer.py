@@ -267,7 +267,7 @@ class Trainer:
         if self._run is not None:
             surroundings = self._run.fit(self._task, batches, epochs)
         listening = heartbeat.listening(self.replication, self._hang_seconds, self._hung)
-        with surroundings, listening:
+        with surroundings, listening, contextlib.closing(batches):
             if learning_rate is not None:
                 resumed = self._run is not None and self._run.goes_on()
                 say = automatic.choose(self._task, trial, updates, resumed, self._jit_compile)
@@ -399,7 +399,7 @@ class Trainer:
             )
         self._prepare(feed, training=False)
         if self._predict_step is None:
-            self._predict_step = PredictStep(self._task)
+            self._predict_step = PredictStep(self._task, feed)
         step = self._predict_step
         step.reset()
         for element in elements(feed):

@@ -11,6 +11,8 @@ from disttrain import data
 from disttrain.data import parts
 from disttrain.replication import Topology
 
+RANGE = np.arange(4)
+
 
 def single(replicas):
     return Topology(local_replicas=replicas)
@@ -70,6 +72,42 @@ def test_structures_are_cut_leaf_by_leaf():
     assert second[1].numpy().tolist() == [22, 23]
 
 
+@pytest.mark.parametrize(
+    "element",
+    [
+        RANGE,
+        (RANGE, RANGE + 4),
+        {"a": RANGE, "b": (RANGE + 10,)},
+        ({"a": RANGE}, RANGE, RANGE.astype(np.float32)),
+    ],
+    ids=["tensor", "pair", "dictionary", "weights"],
+)
+def test_a_single_replica_gets_the_element_as_it_is(element):
+    element = tf.nest.map_structure(tf.constant, element)
+    batch = element if type(element) is tuple else (element,)
+    expected = parts.split(batch, single(1), None)
+    tf.nest.assert_same_structure(parts.whole(element), expected)
+    for own, other in zip(*map(tf.nest.flatten, (parts.whole(element), expected)), strict=True):
+        assert own.dtype == other.dtype
+        assert own.numpy().tolist() == other.numpy().tolist()
+
+
+def test_the_rows_of_a_batch_are_counted_where_its_shape_does_not_tell():
+    @tf.function(input_signature=[(tf.TensorSpec([None, 3]),)])
+    def rows(element):
+        return parts.whole(element)["rows"], parts.whole(element)["total"]
+
+    assert [r.numpy().tolist() for r in rows((tf.zeros([5, 3]),))] == [[5.0], 5.0]
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_the_structure_of_a_part_is_known_before_it_is_read(drop):
+    whole = tf.data.Dataset.from_tensor_slices({"a": np.zeros([8, 3], np.float32)})
+    feed = data.make_feed(whole.batch(4, drop_remainder=drop), single(1))
+    assert feed.spec[0]["a"].shape == (4 if drop else None, 3)
+    assert len(feed.spec) == 1
+
+
 def test_nothing_has_the_shapes_of_a_part_and_rows_that_do_not_count():
     x = np.ones([4, 3], np.float32)
     feed = data.make_feed(lambda context: dataset(x, np.arange(4), size=2), single(2))
@@ -114,7 +152,8 @@ def test_the_function_of_an_input_context_learns_its_part_of_the_batch():
 
 
 def order(feed, epoch):
-    return [row for element in feed.dataset(epoch) for part in rows_of(element) for row in part]
+    elements = map(feed.divide, feed.dataset(epoch))
+    return [row for element in elements for part in rows_of(element) for row in part]
 
 
 def test_arrays_are_shuffled_anew_in_each_epoch_and_alike_for_the_same_seed():

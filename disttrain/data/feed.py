@@ -25,10 +25,11 @@ class Feed:
 
     Attributes:
         dataset: A function of the epoch, and of how many batches of the pass are left out at its
-            beginning (0 by default), that returns a `tf.data.Dataset` of dictionaries with `parts`,
-            a tuple with one `(x,)`, `(x, y)` or `(x, y, sample_weight)` for each local replica;
-            `rows`, float32 `[local replicas]`, how many of a part's rows count; `total`, float32,
-            the rows of the global batch, negative where a process knows only its own; and
+            beginning (0 by default), that returns a `tf.data.Dataset` of elements.
+        divide: A function of an element, for a step to call, that returns a dictionary with
+            `parts`, a tuple with one `(x,)`, `(x, y)` or `(x, y, sample_weight)` for each local
+            replica; `rows`, float32 `[local replicas]`, how many of a part's rows count; `total`,
+            float32, the rows of the global batch, negative where a process knows only its own; and
             `fingerprint`, float32, a number that tells one batch from another.
         spec: Structure of one part, of `tf.TensorSpec`.
         steps: Steps of an epoch, or `None` if that shows only at its end.
@@ -40,6 +41,7 @@ class Feed:
     """
 
     dataset: Callable
+    divide: Callable
     spec: tuple
     steps: int | None
     endless: bool
@@ -121,14 +123,18 @@ def _from_dataset(dataset, topology, steps, training):
     if length == math.inf and steps is None:
         raise ValueError("the dataset has no end; say how many steps an epoch has: steps_per_epoch")
 
+    alone = topology.replicas == 1
+
     def divided(dataset):
+        if alone:
+            return dataset
         return dataset.map(
             lambda *element: parts.split(parts.as_tuple(element), topology, batch),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
     split = divided(dataset)
-    if training and batch is None:
+    if training and batch is None and not alone:
         split = split.enumerate().map(lambda i, element: parts.check_first(i, element, topology))
     if steps is not None:
         split = split.repeat()
@@ -141,7 +147,8 @@ def _from_dataset(dataset, topology, steps, training):
 
     return Feed(
         dataset=from_batch,
-        spec=split.element_spec["parts"][0],
+        divide=parts.whole if alone else parts.already,
+        spec=parts.spec(split.element_spec, alone),
         steps=steps if steps is not None else length,
         endless=steps is not None,
         shared=True,
@@ -166,22 +173,24 @@ def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training
     if training and min(batch_size, count) < topology.replicas:
         raise ValueError(parts.small(min(batch_size, count), topology))
 
+    alone = topology.replicas == 1
+
+    def gathered(rows):
+        batch = keras.tree.map_structure(lambda leaf: tf.gather(leaf, rows), arrays)
+        return batch if alone else parts.split(batch, topology, None)
+
     def dataset(epoch, taken=0):
         order = np.arange(count)
         if shuffle:
             order = np.random.default_rng([seed or 0, epoch]).permutation(count)
         batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
         batches = without(batches, taken, math.ceil(count / batch_size), steps is not None)
-        return batches.map(
-            lambda rows: parts.split(
-                keras.tree.map_structure(lambda leaf: tf.gather(leaf, rows), arrays), topology, None
-            ),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        ).prefetch(2)
+        return batches.map(gathered, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
     return Feed(
         dataset=dataset,
-        spec=dataset(0).element_spec["parts"][0],
+        divide=parts.whole if alone else parts.already,
+        spec=parts.spec(dataset(0).element_spec, alone),
         steps=steps if steps is not None else math.ceil(count / batch_size),
         endless=steps is not None,
         shared=True,
@@ -247,7 +256,8 @@ def _from_function(function, topology, steps, training, all_gather):
 
     return Feed(
         dataset=from_batch,
-        spec=split.element_spec["parts"][0],
+        divide=parts.already,
+        spec=parts.spec(split.element_spec, False),
         steps=steps if steps is not None else int(codes.max()),
         endless=steps is not None,
         shared=False,

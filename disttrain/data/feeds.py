@@ -1,7 +1,10 @@
 """Makes the feeds of one trainer, for training, validation and prediction."""
 
+import itertools
+
 import keras
 
+from disttrain.batches import let_go
 from disttrain.data.feed import has_no_end, make_feed, pipeline_errors
 
 
@@ -54,11 +57,16 @@ def elements(feed):
     Raises:
         ValueError: There is none.
     """
-    dataset = feed.dataset(0)
+    iterator = iter(feed.dataset(0))
     none = True
-    with pipeline_errors():
-        for element in dataset.take(feed.steps) if feed.endless else dataset:
-            none = False
-            yield element
+    try:
+        with pipeline_errors():
+            for element in itertools.islice(iterator, feed.steps if feed.endless else None):
+                none = False
+                yield element
+    finally:
+        held = [iterator]
+        del iterator
+        let_go(held)
     if none:
         raise ValueError("the dataset gave no batch; is it empty?")

@@ -30,6 +30,41 @@ def split(batch, topology, static_rows):
     }
 
 
+def whole(element):
+    """What `split` would make of an element of the user's dataset for a single replica.
+
+    A step calls it, for the call of a mapped function alone would cost 50 microseconds a batch.
+    """
+    batch = as_tuple(element if type(element) is tuple else (element,))
+    rows = static_batch(batch)
+    if rows is None:
+        rows = tf.shape(keras.tree.flatten(batch)[0])[0]
+    rows = tf.cast(rows, tf.float32)
+    return {
+        "parts": (batch,),
+        "rows": rows[None],
+        "total": rows,
+        "fingerprint": tf.constant(0.0),
+    }
+
+
+def already(element):
+    """An element that the dataset has split."""
+    return element
+
+
+def spec(element_spec, alone):
+    """The structure of a part, of `tf.TensorSpec`, from that of a dataset's elements.
+
+    Args:
+        element_spec: The dataset's.
+        alone: Whether the steps make parts of its elements by `whole`.
+    """
+    if not alone:
+        return element_spec["parts"][0]
+    return as_tuple(element_spec if type(element_spec) is tuple else (element_spec,))
+
+
 def nothing(spec):
     """An element without rows that count, of the structure that `split` has given others."""
 
@@ -78,9 +113,9 @@ def check_batched(spec, topology, training):
     return size if size is not None and size % topology.replicas == 0 else None
 
 
-def static_batch(spec):
-    """The size of the batch axis, where the specification tells."""
-    shape = keras.tree.flatten(spec)[0].shape
+def static_batch(batch):
+    """The size of the batch axis, where tensors or their specifications tell."""
+    shape = keras.tree.flatten(batch)[0].shape
     return None if shape.rank is None else shape[0]
 
 

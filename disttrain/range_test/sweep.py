@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from disttrain.batches import let_go
 from disttrain.checkpoints.state import State
 from disttrain.data import pipeline_errors
 from disttrain.optimizers import skips
@@ -204,6 +205,9 @@ def _losses(replication, step, feed, rates, set_rate, smoothing, explosion, done
             break
     for _ in range(unread - taken):
         next(iterator)
+    held = [iterator]
+    del iterator
+    let_go(held)
     return losses
 
 
