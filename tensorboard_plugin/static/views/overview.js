@@ -309,7 +309,7 @@ export class Overview extends View {
     this.controls.classList.add('overview-controls');
     this.controls.append(
       field('Statistic', this.statistic), ...this.choice.controls,
-      element('p', {class: 'hint'}, 'Click a layer for its lines, drag across steps to zoom.'));
+      element('p', {class: 'hint'}, 'Click a layer for its lines, drag to zoom.'));
     this.heatmap = new Heatmap({
       onHover: (cell) => this.#hover(cell),
       onSelect: (row) => this.#openLayer(this.heat.variables[row]),
