@@ -80,8 +80,10 @@ class OptunaTrials:
 
     def tell(self, number, parameters, value, state, reason):
         """Keeps what came of the trial that was taken."""
-        trials.keep(self._directory, number, parameters, value, state, reason)
-        self._report(number, value, state)
+        # Who looks between the two would take it for the trial of a job that has died here.
+        with directories.alone_in(self._directory):
+            trials.keep(self._directory, number, parameters, value, state, reason)
+            self._report(number, value, state)
         self._lock.release()
 
     def close(self):

@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -258,6 +259,28 @@ def test_a_trial_that_another_job_runs_is_left_to_it(tmp_path):
     assert [t["number"] for t in found.trials] == [0, 2]
     lock.release()
     assert [t["number"] for t in searched(trials=3, directory=tmp_path).trials] == [0, 1, 2]
+
+
+def test_a_job_that_looks_while_another_tells_of_its_trial_leaves_it_alone(tmp_path, monkeypatch):
+    from disttrain.experiments.optuna_trials import OptunaTrials
+
+    one, other = (OptunaTrials(str(tmp_path), SPACE, 2, "min", 0) for _ in range(2))
+    number, parameters = one.next()
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(other.next()))
+    report = one._report
+
+    def slowly(*told):
+        thread.start()
+        thread.join(0.5)  # Time enough for the other to meddle.
+        report(*told)
+
+    monkeypatch.setattr(one, "_report", slowly)
+    one.tell(number, parameters, 0.5, "finished", None)
+    thread.join(60)
+    assert [n for n, _ in taken] == [1]
+    other.tell(*taken[0], 0.7, "finished", None)
+    assert one.next() is None
 
 
 PROGRAM = """
