@@ -31,19 +31,15 @@ Status Wake(Status status) {
 void SleepUnlessEnqueued(HorovodGlobalState& state,
                          std::chrono::steady_clock::duration duration) {
   const auto ids = state.process_set_table.Ids();
-  auto most = std::chrono::microseconds::max();
   if (ids.size() > 1) {
     // A cycle waits for all ranks, also for those of another set that are at something else.
-    most = std::chrono::microseconds(1000);
+    duration = std::min<decltype(duration)>(duration, std::chrono::microseconds(1000));
   }
   for (auto id : ids) {
     // What others were not ready for: go and wait for them there.
     if (state.process_set_table.Get(id).tensor_queue.HasMessages()) {
-      most = std::chrono::microseconds(100);
+      duration = std::min<decltype(duration)>(duration, std::chrono::microseconds(100));
     }
-  }
-  if (duration > most) {
-    duration = most;
   }
   std::unique_lock<std::mutex> lock(enqueued_mutex);
   enqueued.wait_for(lock, duration, [] { return is_enqueued; });

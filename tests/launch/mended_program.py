@@ -1,6 +1,7 @@
 """Three of Horovod's ranks that sum, with a cycle so long that whoever waited for it would be late.
 
-Each prints, as JSON, its rank, what it found and how long the sums took.
+Each prints, as JSON, its rank, what it found, how long the sums took, and how much processor time
+Horovod's threads took in a second without any.
 """
 
 import json
@@ -37,6 +38,10 @@ def main():
     os.environ["HOROVOD_CYCLE_TIME"] = "300"  # milliseconds
     everyone = Horovod()
     rank = everyone.topology.process
+    everyone.any(False)
+    start = time.process_time()
+    time.sleep(1.0)
+    idle = time.process_time() - start
     several(everyone, "together")  # the ranks get to know the tensors
     start = time.monotonic()
     together = several(everyone, "together")
@@ -45,7 +50,8 @@ def main():
     group = Horovod([0, 1] if rank < 2 else [2], all_groups=[[0, 1], [2]])
     apart = several(group, "apart", late=0.02)
     everyone.any(False)  # Horovod ends on all ranks as soon as one ends
-    result = {"rank": rank, "seconds": seconds, "together": together, "late": late, "apart": apart}
+    result = {"rank": rank, "seconds": seconds, "idle": idle}
+    result |= {"together": together, "late": late, "apart": apart}
     print("RESULT", json.dumps(result), flush=True)
 
 

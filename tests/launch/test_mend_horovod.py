@@ -81,3 +81,7 @@ class TestSums:
     def test_they_do_not_wait_for_a_cycle(self, beside):
         # Cycles of 0.3 s would take 30 s.
         assert max(one["seconds"] for one in beside) < 15
+
+    def test_an_idle_rank_leaves_its_core_to_others(self, beside):
+        # Seconds of processor time in one: three cycles take a few thousandths.
+        assert max(one["idle"] for one in beside) < 0.05
