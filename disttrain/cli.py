@@ -15,12 +15,12 @@ COMMANDS = {
     "launch": ("print a launch script to copy", "disttrain.launching.scripts"),
     "compare": (
         "compare optimizers with several seeds",
-        "disttrain.experiments.compare_command",
+        "disttrain.experiments.comparisons.command",
     ),
     "lr-range": ("find a learning rate by the range test", "disttrain.experiments.lr_command"),
     "trajectory": (
         "follow optimizers on a function",
-        "disttrain.experiments.trajectory_command",
+        "disttrain.experiments.trajectories.command",
     ),
 }
 

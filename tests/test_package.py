@@ -71,6 +71,12 @@ def test_arrows_point_one_way():
         ("disttrain.loop", "disttrain.peers"),
         ("disttrain.summary", "disttrain.range_test"),
         ("disttrain.trainer",),
+        ("disttrain.experiments.shared",),
+        (
+            "disttrain.experiments.comparisons",
+            "disttrain.experiments.searches",
+            "disttrain.experiments.trajectories",
+        ),
         ("disttrain.experiments",),
         ("disttrain.launching", "disttrain.examples", "disttrain.inspect"),
         ("disttrain.doctor",),

@@ -7,13 +7,13 @@ Optuna. No module here is called as a public name is: importing it would hide th
 import importlib
 
 _HOMES = {
-    "compare": "disttrain.experiments.comparing",
-    "search": "disttrain.experiments.searching",
+    "compare": "disttrain.experiments.comparisons.comparing",
+    "search": "disttrain.experiments.searches.searching",
     "lr_range": "disttrain.experiments.lr_ranges",
-    "trajectory": "disttrain.experiments.trajectories",
-    "Integer": "disttrain.experiments.spaces",
-    "LogUniform": "disttrain.experiments.spaces",
-    "Uniform": "disttrain.experiments.spaces",
+    "trajectory": "disttrain.experiments.trajectories.path",
+    "Integer": "disttrain.experiments.searches.spaces",
+    "LogUniform": "disttrain.experiments.searches.spaces",
+    "Uniform": "disttrain.experiments.searches.spaces",
 }
 
 __all__ = sorted(_HOMES)

@@ -64,7 +64,7 @@ def _parser():
 
 def _load(program):
     """`(trainer, (arguments, options))` of the program's function."""
-    from disttrain.experiments import loading
+    from disttrain.experiments.shared import loading
     from disttrain.trainer import Trainer
 
     made = loading.find(program, DEFAULT)()

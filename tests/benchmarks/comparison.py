@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from disttrain.experiments.comparing import compare
+from disttrain.experiments.comparisons.comparing import compare
 from tests.benchmarks import harness, report
 
 #: Seeds of a comparison, as many as are the default.

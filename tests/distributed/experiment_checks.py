@@ -6,7 +6,8 @@ import pathlib
 import keras
 import numpy as np
 
-from disttrain.experiments import compare, runs, search
+from disttrain.experiments import compare, search
+from disttrain.experiments.shared import runs
 from tests.distributed import checks
 
 

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from disttrain.experiments import compare, comparing, runs, tables
-from disttrain.experiments.comparison import Comparison
+from disttrain.experiments import compare
+from disttrain.experiments.comparisons import comparing, tables
+from disttrain.experiments.comparisons.comparison import Comparison
+from disttrain.experiments.shared import runs
 from tests.experiments.problems import (
     SETTINGS,
     TRAIN,

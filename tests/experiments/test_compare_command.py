@@ -9,7 +9,7 @@ import keras
 import pytest
 
 from disttrain import cli
-from disttrain.experiments import configuration
+from disttrain.experiments.comparisons import configuration
 from disttrain.schedules import Warmup
 
 MODULE = """

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from disttrain.experiments import statistics
-from disttrain.experiments.conclusions import conclusion
-from disttrain.experiments.statistics import correct, interval, paired_test
+from disttrain.experiments.comparisons import statistics
+from disttrain.experiments.comparisons.conclusions import conclusion
+from disttrain.experiments.comparisons.statistics import correct, interval, paired_test
 
 NAN = math.nan
 

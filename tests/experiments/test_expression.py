@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from disttrain.experiments import expressions
+from disttrain.experiments.trajectories import expressions
 
 
 def value(text, *at):

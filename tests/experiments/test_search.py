@@ -12,8 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from disttrain.experiments import Integer, LogUniform, Uniform, search, searching, spaces
-from disttrain.experiments.routes import Routes
+from disttrain.experiments import Integer, LogUniform, Uniform, search
+from disttrain.experiments.searches import searching, spaces
+from disttrain.experiments.searches.routes import Routes
 from disttrain.telemetry import alerts
 from tests.experiments.problems import SETTINGS, TRAIN, Interrupt, Interrupted, build
 
@@ -161,7 +162,7 @@ def test_optuna_searches_behind_the_same_interface(tmp_path):
 
 def test_optuna_goes_where_trials_were_good(tmp_path):
     """Without a training, for its proposals alone: after random ones they gather at the best."""
-    from disttrain.experiments.optuna_trials import OptunaTrials
+    from disttrain.experiments.searches.optuna_trials import OptunaTrials
 
     space = {"x": Uniform(-10, 10), "y": LogUniform(1e-3, 1e3)}
     chooser, values = OptunaTrials(str(tmp_path), space, 40, "max", 0), []
@@ -252,7 +253,7 @@ def test_another_search_in_the_directory_is_refused(tmp_path):
 
 
 def test_a_trial_that_another_job_runs_is_left_to_it(tmp_path):
-    from disttrain.experiments import trials
+    from disttrain.experiments.searches import trials
 
     lock = trials.claim(str(tmp_path), 1)
     found = searched(trials=3, directory=tmp_path)
@@ -262,7 +263,7 @@ def test_a_trial_that_another_job_runs_is_left_to_it(tmp_path):
 
 
 def test_a_job_that_looks_while_another_tells_of_its_trial_leaves_it_alone(tmp_path, monkeypatch):
-    from disttrain.experiments.optuna_trials import OptunaTrials
+    from disttrain.experiments.searches.optuna_trials import OptunaTrials
 
     one, other = (OptunaTrials(str(tmp_path), SPACE, 2, "min", 0) for _ in range(2))
     number, parameters = one.next()

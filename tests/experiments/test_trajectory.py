@@ -10,7 +10,7 @@ import tf_keras
 
 import disttrain
 from disttrain import cli, experiments
-from disttrain.experiments import landscapes, trajectory_pictures
+from disttrain.experiments.trajectories import landscapes, pictures
 
 QUARTIC = "2*x^4 + 3*x^3 + 2"
 
@@ -249,10 +249,10 @@ def test_pictures_hold_the_path_and_bound_what_runs_away(name):
         experiments.trajectory(name, keras.optimizers.SGD(rate, momentum=0.5), start, 100)
         for rate in (1e-3, 30.0)
     ]
-    figure = trajectory_pictures.plot(paths)
+    figure = pictures.plot(paths)
     figure.canvas.draw()
     (axes,) = figure.axes
-    low, high = trajectory_pictures.window(paths)
+    low, high = pictures.window(paths)
     assert (low <= paths[0].positions.min(axis=0)).all()
     assert (high >= paths[0].positions.max(axis=0)).all()
     assert (high - low < (20 if name == "x^2 + y^2" else 300)).all()

@@ -3,6 +3,7 @@
 import inspect
 import numbers
 
+from disttrain.checkpoints import Checkpoint
 from disttrain.trainer import Trainer
 
 #: Arguments of `Trainer.fit` that an experiment hands on.
@@ -86,3 +87,11 @@ def check_callable(name, value):
     """Raises a `TypeError` where a function is wanted and something else was given."""
     if not callable(value) or hasattr(value, "trainable_variables"):
         raise TypeError(f"{name} must be a function, called anew for each run, not {value!r}")
+
+
+def mode_of(metric, mode="auto"):
+    """Whether a metric is better when it is smaller, `"min"`, or larger, `"max"`."""
+    if mode != "auto":
+        return mode
+    grows = Checkpoint(".", best=metric).better(1.0, 0.0)
+    return "max" if grows else "min"

@@ -6,7 +6,7 @@ import io
 import os
 import re
 
-from disttrain.experiments import figures, tables
+from disttrain.experiments.comparisons import figures, tables
 
 _INTERVAL = re.compile(r" \(([^()]+ to [^()]+)\)$")
 

@@ -9,7 +9,7 @@ import keras
 
 from disttrain.checkpoints import exchange
 from disttrain.checkpoints.lock import InUse, Lock
-from disttrain.experiments import facts, runs
+from disttrain.experiments.shared import facts, runs
 
 _PLAN = "plan.json"
 

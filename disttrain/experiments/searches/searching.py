@@ -10,22 +10,11 @@ import tempfile
 
 from disttrain import replication as replication_module
 from disttrain.checkpoints import exchange
-from disttrain.experiments import (
-    arguments,
-    contenders,
-    facts,
-    routes,
-    runs,
-    sources,
-    spaces,
-    trials,
-)
-from disttrain.experiments import (
-    directory as directories,
-)
-from disttrain.experiments.comparison import mode_of
-from disttrain.experiments.found import Search
-from disttrain.experiments.pruning import HealthPruner
+from disttrain.experiments.searches import routes, spaces, trials
+from disttrain.experiments.searches.found import Search
+from disttrain.experiments.searches.pruning import HealthPruner
+from disttrain.experiments.shared import arguments, contenders, facts, runs, sources
+from disttrain.experiments.shared import directory as directories
 from disttrain.telemetry import Telemetry
 
 METHODS = ("random", "grid", "optuna")
@@ -122,7 +111,7 @@ def search(
         optimizer = contenders.factories({"optimizer": optimizer})["optimizer"]
     routing = routes.Routes(space, build_model, optimizer)
     total = _total(trials, method, space)
-    mode = mode_of(monitor, mode)
+    mode = arguments.mode_of(monitor, mode)
     trainer_options, fit_options = arguments.split_options(options)
     if prune:
         trainer_options.setdefault("telemetry", Telemetry(every=1))
@@ -252,7 +241,7 @@ class _Searcher:
 
 def _chooser(method, place, space, total, mode, seed, storage):
     if method == "optuna":
-        from disttrain.experiments.optuna_trials import OptunaTrials
+        from disttrain.experiments.searches.optuna_trials import OptunaTrials
 
         return OptunaTrials(place, space, total, mode, seed, storage)
     if method == "grid":

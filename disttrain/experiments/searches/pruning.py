@@ -2,7 +2,7 @@
 
 import keras
 
-from disttrain.experiments import runs
+from disttrain.experiments.shared import runs
 
 
 class HealthPruner(keras.callbacks.Callback):

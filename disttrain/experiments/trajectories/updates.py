@@ -1,4 +1,4 @@
-"""One way to call optimizers of every kind on a single variable, for `trajectories.py`."""
+"""One way to call optimizers of every kind on a single variable, for `path.py`."""
 
 import inspect
 

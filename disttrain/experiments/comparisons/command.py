@@ -19,7 +19,7 @@ def main(arguments=None):
     try:
         _start()
         from disttrain import replication as replication_module
-        from disttrain.experiments import comparing, configuration
+        from disttrain.experiments.comparisons import comparing, configuration
 
         settings = configuration.read(options.configuration)
         for name in ("seeds", "epochs", "replication"):
@@ -69,7 +69,7 @@ def _show(found, options):
         }
         print(json.dumps(content, indent=1, allow_nan=False))
         return
-    from disttrain.experiments import page, tables
+    from disttrain.experiments.comparisons import page, tables
 
     print(f"\n{tables.text(found)}\n\n{page.answer(found)}")
     out = options.out or _beside(options.configuration)

@@ -26,7 +26,7 @@ def plot(trajectories, path=None):
     """Draws paths on one function.
 
     Args:
-        trajectories: A list of `trajectories.Trajectory` on the same function.
+        trajectories: A list of `path.Trajectory` on the same function.
         path: Name of the PNG file to write, or `None`.
 
     Returns:

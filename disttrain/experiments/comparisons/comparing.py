@@ -6,9 +6,9 @@ import os
 
 from disttrain import replication as replication_module
 from disttrain.checkpoints import exchange
-from disttrain.experiments import arguments, contenders, facts, hparams, runs, sources
-from disttrain.experiments.comparison import Comparison
-from disttrain.experiments.directory import held, plan_of
+from disttrain.experiments.comparisons.comparison import Comparison
+from disttrain.experiments.shared import arguments, contenders, facts, hparams, runs, sources
+from disttrain.experiments.shared.directory import held, plan_of
 from disttrain.optional import needed
 
 #: Seconds between two checkpoints of a run.

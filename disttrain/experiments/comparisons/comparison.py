@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from disttrain.checkpoints import Checkpoint
-from disttrain.experiments import conclusions, runs, statistics
+from disttrain.experiments.comparisons import conclusions, statistics
+from disttrain.experiments.shared import arguments, runs
 
 
 class Comparison:
@@ -47,7 +47,7 @@ class Comparison:
             known = ", ".join(self.metrics)
             raise ValueError(f"no run has a metric {monitor!r} in its logs; there are {known}")
         self.monitor = monitor
-        self.mode = mode_of(monitor, mode)
+        self.mode = arguments.mode_of(monitor, mode)
         self.target = target
         self.baseline = baseline
         self.seeds = sorted({record["seed"] for record in records})
@@ -71,7 +71,7 @@ class Comparison:
         Of a run that diverged it is the best before.
         """
         metric = metric or self.monitor
-        mode = self.mode if metric == self.monitor else mode_of(metric)
+        mode = self.mode if metric == self.monitor else arguments.mode_of(metric)
         found = []
         for record in self._of[name]:
             values = [v for v in record["history"].get(metric, []) if v is not None]
@@ -117,12 +117,12 @@ class Comparison:
         Returns:
             The paths, a list.
         """
-        from disttrain.experiments import page, tables
+        from disttrain.experiments.comparisons import page, tables
 
         return [*tables.save(self, directory), *page.save(self, directory)]
 
     def __str__(self):
-        from disttrain.experiments import tables
+        from disttrain.experiments.comparisons import tables
 
         return tables.text(self)
 
@@ -248,14 +248,6 @@ class Comparison:
                 "false claim among them below 5%."
             )
         return notes
-
-
-def mode_of(metric, mode="auto"):
-    """Whether a metric is better when it is smaller, `"min"`, or larger, `"max"`."""
-    if mode != "auto":
-        return mode
-    grows = Checkpoint(".", best=metric).better(1.0, 0.0)
-    return "max" if grows else "min"
 
 
 def _metrics(records):

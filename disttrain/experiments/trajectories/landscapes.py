@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from disttrain.experiments import expressions
+from disttrain.experiments.trajectories import expressions
 
 
 @dataclasses.dataclass(frozen=True)

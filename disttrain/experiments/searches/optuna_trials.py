@@ -10,9 +10,10 @@ import warnings
 
 import numpy as np
 
-from disttrain.experiments import directory as directories
-from disttrain.experiments import runs, trials
-from disttrain.experiments.spaces import Integer, LogUniform, Uniform
+from disttrain.experiments.searches import trials
+from disttrain.experiments.searches.spaces import Integer, LogUniform, Uniform
+from disttrain.experiments.shared import directory as directories
+from disttrain.experiments.shared import runs
 from disttrain.optional import needed
 
 _NAME = "disttrain"

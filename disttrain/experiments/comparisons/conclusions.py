@@ -2,7 +2,7 @@
 
 import math
 
-from disttrain.experiments import statistics
+from disttrain.experiments.comparisons import statistics
 
 #: Cohen's words for the size of an effect (1988).
 _EFFECTS = ((0.2, "negligible"), (0.5, "small"), (0.8, "medium"), (math.inf, "large"))

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from disttrain.experiments import statistics
+from disttrain.experiments.comparisons import statistics
 from disttrain.optional import needed
 
 #: Okabe and Ito (2008): colours that the common kinds of colour blindness keep apart. Black is left

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from disttrain.experiments import landscapes
-from disttrain.experiments.updates import Update
+from disttrain.experiments.trajectories import landscapes
+from disttrain.experiments.trajectories.updates import Update
 
 #: Most steps of a path.
 MOST_STEPS = 1_000_000
@@ -69,10 +69,10 @@ class Trajectory:
         write_csv([self], path)
 
     def plot(self, path=None):
-        """Draws it; see `trajectory_pictures.plot`."""
-        from disttrain.experiments import trajectory_pictures
+        """Draws it; see `pictures.plot`."""
+        from disttrain.experiments.trajectories import pictures
 
-        return trajectory_pictures.plot([self], path)
+        return pictures.plot([self], path)
 
 
 def trajectory(expression, optimizer, start=None, steps=2000):
@@ -82,7 +82,7 @@ def trajectory(expression, optimizer, start=None, steps=2000):
 
     Args:
         expression: A function of x, or of x and y, such as `"2*x^4 + 3*x^3 + 2"`; see
-            `disttrain.experiments.expressions.parse`. Or `"rosenbrock"`, `"beale"` or
+            `disttrain.experiments.trajectories.expressions.parse`. Or `"rosenbrock"`, `"beale"` or
             `"himmelblau"`.
         optimizer: A Keras optimizer or its name, an optimizer of the old API, or an object with
             `apply_gradients(grads, vars)` or `apply_gradients(grads_and_vars)`. A Keras optimizer

@@ -3,7 +3,7 @@
 import csv
 import os
 
-from disttrain.experiments import runs
+from disttrain.experiments.shared import runs
 
 
 def save(comparison, directory):

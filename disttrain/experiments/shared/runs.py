@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from disttrain.checkpoints import Checkpoint, exchange
-from disttrain.experiments import hparams, sources
+from disttrain.experiments.shared import hparams, sources
 from disttrain.trainer import Trainer
 
 VERSION = 1

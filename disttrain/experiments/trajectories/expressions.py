@@ -1,7 +1,7 @@
 """Reads expressions of x and y, such as `2*x^4 + 3*x^3 + 2`, as functions on tensors.
 
 The text is parsed by Python's `ast` and never evaluated: a whitelist of its nodes is turned into
-TensorFlow operations. `trajectories.py` follows optimizers on the result.
+TensorFlow operations. `path.py` follows optimizers on the result.
 """
 
 import ast

@@ -22,13 +22,13 @@ def main(arguments=None):
         print(f"disttrain trajectory: {error}", file=sys.stderr)
         return 2
     _show(found)
-    from disttrain.experiments import trajectories, trajectory_pictures
+    from disttrain.experiments.trajectories import path, pictures
 
     try:
         if options.out:
-            print(f"Picture: {trajectory_pictures.plot(found, options.out)}")
+            print(f"Picture: {pictures.plot(found, options.out)}")
         if options.csv:
-            trajectories.write_csv(found, options.csv)
+            path.write_csv(found, options.csv)
             print(f"Path: {options.csv}")
     except (OSError, RuntimeError) as error:
         print(f"disttrain trajectory: {error}", file=sys.stderr)
@@ -83,13 +83,13 @@ def _parser():
 
 def _follow(options):
     # What is wrong in the expression is said before TensorFlow's slow start is worth it.
-    from disttrain.experiments import landscapes, trajectories
+    from disttrain.experiments.trajectories import landscapes, path
 
     function = landscapes.find(options.expression)
     settings = dict(_setting(text) for text in options.settings)
     rates = options.learning_rate or [None]
     return [
-        trajectories.trajectory(
+        path.trajectory(
             function, make_optimizer(name, rate, settings), options.start, options.steps
         )
         for name, rate in itertools.product(options.optimizer, rates)
@@ -110,7 +110,7 @@ def make_optimizer(name, learning_rate=None, settings=None):
     import keras
 
     from disttrain import optimizers
-    from disttrain.experiments import loading
+    from disttrain.experiments.shared import loading
 
     arguments = dict(settings or {})
     if learning_rate is not None:

@@ -8,7 +8,7 @@ import json
 import os
 
 from disttrain.checkpoints.lock import InUse, Lock
-from disttrain.experiments import runs
+from disttrain.experiments.shared import runs
 
 _RECORD = "trial.json"
 

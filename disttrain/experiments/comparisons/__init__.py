@@ -1,0 +1,1 @@
+"""Trains optimizers with several seeds, and says what may be concluded."""

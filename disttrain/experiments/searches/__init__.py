@@ -1,0 +1,1 @@
+"""Looks for the parameters with which a training ends best."""

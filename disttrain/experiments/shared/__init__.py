@@ -1,0 +1,1 @@
+"""What experiments share: runs, their data and their directory, and what a command line names."""

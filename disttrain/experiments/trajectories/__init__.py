@@ -1,0 +1,1 @@
+"""Follows an optimizer on a function of one or two variables."""
