@@ -504,12 +504,3 @@ def test_copies_of_an_optimizer_are_compared_in_earnest():
     # Their noise makes them differ, each time in the same way.
     assert found.tests[0]["test"] == "t"
     assert found.tests == comparison._comparison(copies, range(2)).tests
-
-
-def test_memory_is_measured_in_processes_of_their_own():
-    found = next(telemetry.peak_memory(harness.QUICK))
-    off, every = found.details["off_bytes"], found.details["every_bytes"]
-    assert len(off) == len(every) == 1
-    assert off[0] > 2**26
-    assert found.goal == telemetry.VARIABLES
-    assert found.summary.median == pytest.approx((every[0] - off[0]) / (4 * 64 * 64))

@@ -13,8 +13,17 @@ import keras
 import numpy as np
 import pytest
 
-from tests.benchmarks import growth, harness, jobs, loops, models, peers, report, scaling, start
-from tests.benchmarks import mirrored as mirrored_module
+from tests.benchmarks import (
+    growth,
+    harness,
+    jobs,
+    loops,
+    models,
+    peers,
+    report,
+    start,
+    telemetry,
+)
 from tests.benchmarks import speed as speed_module
 from tests.benchmarks.programs import turns
 
@@ -223,17 +232,32 @@ def test_what_runs_in_this_process_runs(benchmark):
     assert all(np.isfinite(line.summary.median) for line in found)
 
 
-def test_mirrored_runs_on_two_devices():
-    plain, several = mirrored_module.mirrored(harness.QUICK)
-    assert plain.goal == several.goal == pytest.approx(1 / 1.1)
-    assert plain.summary.median > 0
+def quick(directory):
+    """The figures of benchmarks that have processes of their own, by the first part of the name."""
+    path = directory / "figures.json"
+    names = ["mirrored", "start", "peers-pinned", "scaling", "telemetry-memory"]
+    command = [sys.executable, "-m", "tests.benchmarks", *names, "--quick", "--json", str(path)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    figures = {}
+    for figure in json.loads(path.read_text())["figures"]:
+        assert figure["summary"]["median"] > 0, figure
+        figures.setdefault(figure["benchmark"], []).append(figure)
+    return figures
 
 
-def test_the_start_is_measured_in_fresh_processes():
-    *imports, first = start.start(harness.QUICK)
-    assert [line.goal for line in imports] == [start.IMPORT, start.IMPORT, None]
-    assert all(line.summary.median > 0 for line in imports)
-    assert first.details["seconds"] > 1
+@pytest.mark.beside.with_args(quick)
+def test_mirrored_runs_on_two_devices(beside):
+    assert [figure["goal"] for figure in beside["mirrored"]] == [pytest.approx(1 / 1.1)] * 2
+
+
+@pytest.mark.beside.with_args(quick)
+def test_the_start_is_measured_in_fresh_processes(beside):
+    *imports, first = beside["start"]
+    assert [figure["goal"] for figure in imports] == [start.IMPORT, start.IMPORT, None]
+    assert first["details"]["seconds"] > 1
 
 
 def test_a_process_keeps_to_one_core_unless_it_is_free(monkeypatch):
@@ -247,19 +271,30 @@ def test_a_process_keeps_to_one_core_unless_it_is_free(monkeypatch):
     assert len(kept) == 1
 
 
-def test_peers_take_turns_with_disttrain_itself():
-    found = list(peers.peers(harness.QUICK))
-    assert [line.name for line in found] == [
+@pytest.mark.beside.with_args(quick)
+def test_peers_take_turns_with_disttrain_itself(beside):
+    assert [figure["name"] for figure in beside["peers"]] == [
         "disttrain / disttrain again",
         "disttrain, 10 a call / disttrain again, 10 a call",
     ]
 
 
-@pytest.mark.parametrize("benchmark", [scaling.processes, scaling.reduction, scaling.cheaper])
-def test_scaling_runs(benchmark):
-    found = list(benchmark(harness.QUICK))
-    assert found
-    assert all(line.summary.median > 0 for line in found)
+@pytest.mark.beside.with_args(quick)
+def test_scaling_runs(beside):
+    found = {(figure["case"], figure["name"]) for figure in beside["scaling"]}
+    together = {name for case, name in found if case == "tiny, batch 64"}
+    assert {name.partition(" / ")[0] for name in together} >= {"2 processes", "2 apart"}
+    assert {("tiny", "fp16 / plain"), ("4,096 bytes", "reduction")} <= found
+
+
+@pytest.mark.beside.with_args(quick)
+def test_memory_is_measured_in_processes_of_their_own(beside):
+    found, *_ = beside["telemetry-memory"]
+    off, every = found["details"]["off_bytes"], found["details"]["every_bytes"]
+    assert len(off) == len(every) == 1
+    assert off[0] > 2**26
+    assert found["goal"] == telemetry.VARIABLES
+    assert found["summary"]["median"] == pytest.approx((every[0] - off[0]) / (4 * 64 * 64))
 
 
 def test_peers_that_are_not_there_are_left_out_with_a_word(monkeypatch, tmp_path):

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 
-def campaign(tmp_path, *arguments):
+def campaign(directory, *arguments):
     """The results of a campaign in a process of its own."""
-    path = tmp_path / "results.json"
+    path = directory / "results.json"
     command = [sys.executable, "-m", "tests.checkpoints.campaign", "--json", str(path)]
     done = subprocess.run(
         [*command, *arguments], capture_output=True, text=True, timeout=500, check=False
@@ -24,15 +24,17 @@ def campaign(tmp_path, *arguments):
     return results
 
 
-@pytest.mark.parametrize(
-    ("tour", "faults"), [("kills", 5), ("stops", 4), ("damage", 5), ("phases", 9)]
-)
-def test_every_kind_of_fault_leaves_a_training_that_goes_on(tmp_path, tour, faults):
+def tours():
+    for tour, faults in {"kills": 5, "stops": 4, "damage": 5, "phases": 9}.items():
+        yield pytest.param(faults, marks=pytest.mark.beside(campaign, "--tour", tour), id=tour)
+
+
+@pytest.mark.parametrize("faults", tours())
+def test_every_kind_of_fault_leaves_a_training_that_goes_on(beside, faults):
     """kill -9 at any step and in any phase of a save, signals, a full disk, damaged files."""
-    results = campaign(tmp_path, "--tour", tour)
-    assert sum(sum(result["struck"]) for result in results) == faults
+    assert sum(sum(result["struck"]) for result in beside) == faults
 
 
-def test_random_faults_one_after_another_change_nothing(tmp_path):
-    results = campaign(tmp_path, "--faults", "4", "--seed", "3")
-    assert sum(sum(result["struck"]) for result in results) >= 4
+@pytest.mark.beside(campaign, "--faults", "4", "--seed", "3")
+def test_random_faults_one_after_another_change_nothing(beside):
+    assert sum(sum(result["struck"]) for result in beside) >= 4
