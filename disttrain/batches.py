@@ -56,9 +56,10 @@ class Batches:
             self._make(epoch)
 
     def close(self):
-        """Drops the present iterator."""
-        held, self.iterator = [self.iterator], None
-        let_go(held)
+        """Drops the present iterator, if there is one."""
+        if self.iterator is not None:
+            held, self.iterator = [self.iterator], None
+            let_go(held)
 
     def took(self, count):
         """Notes that so many batches were taken from `iterator`."""
