@@ -93,6 +93,40 @@ def {controller}_built(verbose=False):
     for ext_base_name in EXTENSIONS:
 """
 
+# To end a rank, horovodrun ends the children of the shell that runs it. A shell that has just begun
+# may start the rank while it is looked at, which then runs on and holds horovodrun up for good; and
+# one that is its own rank was stopped first and asked to end then, which it could not hear.
+_SHELL = "def terminate_executor_shell_and_children(pid):\n"
+_HOLD = """\
+def _held(shell):
+    try:
+        shell.send_signal(signal.SIGSTOP)
+        held = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE)
+        while shell.status() not in held:
+            time.sleep(0.001)
+        return shell.children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _let_go(shell, end):
+    try:
+        if end:
+            shell.terminate()
+        shell.send_signal(signal.SIGCONT)
+    except psutil.NoSuchProcess:
+        pass
+
+
+"""
+_CHILDREN = "    for child in p.children():\n"
+_HELD = "    children = _held(p)\n    for child in children:\n"
+_WAIT = "    gone, alive = psutil.wait_procs(p.children(),"
+_WAIT_FOR = """\
+    _let_go(p, end=not children)
+    gone, alive = psutil.wait_procs(children or [p],"""
+_ITSELF = "    try:\n        p.terminate()\n    except psutil.NoSuchProcess:\n        pass\n"
+
 _LOOP = "bool RunLoopOnce(HorovodGlobalState& state);\n"
 _AND = "void GlooController::CrossRankBitwiseAnd("
 _DYNAMIC = "if (state.dynamic_process_sets"
@@ -134,6 +168,12 @@ CHANGES = {
             1,
         )
         for controller, known in (("mpi", False), ("gloo", True))
+    ],
+    "horovod/runner/common/util/safe_shell_exec.py": [
+        (_SHELL, _HOLD + _SHELL, 1),
+        (_CHILDREN, _HELD, 1),
+        (_WAIT, _WAIT_FOR, 1),
+        (_ITSELF, "    _let_go(p, end=True)\n", 1),
     ],
     "horovod/common/gloo/gloo_controller.cc": [
         (_AND, _DISSEMINATE + _AND, 1),

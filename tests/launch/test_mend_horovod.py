@@ -2,14 +2,21 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.distributed import jobs
 from tests.launch.conftest import ROOT
 from tests.launch.mended_program import SUMS
+from tests.launch.programs import left
+
+safe_shell_exec = pytest.importorskip("horovod.runner.common.util.safe_shell_exec")
 
 SCRIPT = ROOT / "launch" / "mend_horovod.py"
 
@@ -85,3 +92,63 @@ class TestSums:
     def test_an_idle_rank_leaves_its_core_to_others(self, beside):
         # Seconds of processor time in one: three cycles take a few thousandths.
         assert max(one["idle"] for one in beside) < 0.05
+
+
+@pytest.fixture
+def rank(tmp_path):
+    """A function that has a shell run a command, as horovodrun does, in a folder of this test."""
+    shells = []
+
+    def start(command):
+        shells.append(
+            subprocess.Popen(command, shell=True, cwd=tmp_path, stdin=subprocess.PIPE, text=True)
+        )
+        return shells[0]
+
+    yield start
+    for pid in left(tmp_path, 0):
+        psutil.Process(pid).kill()
+    shells[0].wait()
+    shells[0].stdin.close()
+
+
+class TestTermination:
+    """Of a rank, by a horovodrun that has been asked to end."""
+
+    @pytest.mark.parametrize("looks", [1, 2])
+    def test_none_starts_while_its_shell_is_ended(self, rank, tmp_path, monkeypatch, looks):
+        shell = rank("read word; sleep 100; true")
+        children = psutil.Process.children
+        seen = []
+
+        def then_it_starts(process, *args, **kwargs):
+            found = children(process, *args, **kwargs)
+            seen.append(found)
+            if process.pid == shell.pid and len(seen) == looks:
+                shell.stdin.write("go\n")
+                shell.stdin.flush()
+                time.sleep(0.3)
+            return found
+
+        monkeypatch.setattr(psutil.Process, "children", then_it_starts)
+        safe_shell_exec.terminate_executor_shell_and_children(shell.pid)
+        assert seen
+        assert not left(tmp_path, 1)
+
+    def test_one_without_a_shell_ends_by_itself(self, rank, tmp_path):
+        program = (
+            "import signal, sys, time\n"
+            "signal.signal(signal.SIGTERM, lambda *_: (open('saved', 'w'), sys.exit()))\n"
+            "open('began', 'w')\n"
+            "time.sleep(100)\n"
+        )
+        (tmp_path / "it.py").write_text(program)
+        shell = rank(f"exec {sys.executable} it.py")
+        while not (tmp_path / "began").exists():
+            time.sleep(0.05)
+        reaping = threading.Thread(target=shell.wait)
+        reaping.start()  # as horovodrun does
+        safe_shell_exec.terminate_executor_shell_and_children(shell.pid)
+        reaping.join(10)
+        assert (tmp_path / "saved").exists()
+        assert not left(tmp_path, 1)
