@@ -124,17 +124,18 @@ def _from_dataset(dataset, topology, steps, training):
         raise ValueError("the dataset has no end; say how many steps an epoch has: steps_per_epoch")
 
     alone = topology.replicas == 1
+    in_step = alone or batch is not None
 
     def divided(dataset):
-        if alone:
+        if in_step:
             return dataset
         return dataset.map(
-            lambda *element: parts.split(parts.as_tuple(element), topology, batch),
+            lambda *element: parts.split(parts.as_tuple(element), topology, None),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
     split = divided(dataset)
-    if training and batch is None and not alone:
+    if training and not in_step:
         split = split.enumerate().map(lambda i, element: parts.check_first(i, element, topology))
     if steps is not None:
         split = split.repeat()
@@ -145,10 +146,11 @@ def _from_dataset(dataset, topology, steps, training):
             return split
         return divided(without(dataset, taken, length, steps is not None)).prefetch(2)
 
+    divide = parts.cut(topology, batch) if in_step else parts.already
     return Feed(
         dataset=from_batch,
-        divide=parts.whole if alone else parts.already,
-        spec=parts.spec(split.element_spec, alone),
+        divide=parts.whole if alone else divide,
+        spec=parts.spec(split.element_spec, topology.replicas if in_step else None),
         steps=steps if steps is not None else length,
         endless=steps is not None,
         shared=True,
@@ -190,7 +192,7 @@ def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training
     return Feed(
         dataset=dataset,
         divide=parts.whole if alone else parts.already,
-        spec=parts.spec(dataset(0).element_spec, alone),
+        spec=parts.spec(dataset(0).element_spec, 1 if alone else None),
         steps=steps if steps is not None else math.ceil(count / batch_size),
         endless=steps is not None,
         shared=True,
@@ -257,7 +259,7 @@ def _from_function(function, topology, steps, training, all_gather):
     return Feed(
         dataset=from_batch,
         divide=parts.already,
-        spec=parts.spec(split.element_spec, False),
+        spec=parts.spec(split.element_spec, None),
         steps=steps if steps is not None else int(codes.max()),
         endless=steps is not None,
         shared=False,

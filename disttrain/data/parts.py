@@ -48,21 +48,45 @@ def whole(element):
     }
 
 
+def cut(topology, rows):
+    """`split` as a step calls it, on elements of the user's dataset that have so many rows.
+
+    For the reason of `whole`; and the slices of the rows are no copies.
+    """
+
+    def divide(element):
+        # A GPU gets its own part alone.
+        with tf.device("CPU:0"):
+            batch = as_tuple(element if type(element) is tuple else (element,))
+            return split(batch, topology, rows)
+
+    return divide
+
+
 def already(element):
     """An element that the dataset has split."""
     return element
 
 
-def spec(element_spec, alone):
+def spec(element_spec, replicas):
     """The structure of a part, of `tf.TensorSpec`, from that of a dataset's elements.
 
     Args:
         element_spec: The dataset's.
-        alone: Whether the steps make parts of its elements by `whole`.
+        replicas: How many share the rows of an element, where a step makes parts of it by `whole`
+            or `cut`; `None` where the dataset has split it.
     """
-    if not alone:
+    if replicas is None:
         return element_spec["parts"][0]
-    return as_tuple(element_spec if type(element_spec) is tuple else (element_spec,))
+
+    def of_a_part(leaf):
+        shape = leaf.shape
+        if shape.rank and shape[0] is not None:
+            shape = [shape[0] // replicas, *shape[1:]]
+        return tf.TensorSpec(shape, leaf.dtype)
+
+    whole = as_tuple(element_spec if type(element_spec) is tuple else (element_spec,))
+    return tf.nest.map_structure(of_a_part, whole)
 
 
 def nothing(spec):

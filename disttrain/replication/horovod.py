@@ -170,8 +170,10 @@ class Horovod(Replication):
                     process_set=self._set,
                 )
             for place, value in zip(places, sums, strict=True):
-                # Horovod keeps the shape, but its operation does not always tell TensorFlow.
-                results[place] = tf.ensure_shape(value, tensors[place].shape)
+                # Horovod keeps the shape, but its operation does not always tell TensorFlow. Not
+                # tf.ensure_shape: Horovod's thread would wake TensorFlow's for each of those.
+                value.set_shape(tensors[place].shape)
+                results[place] = value
         return results
 
     def reduce_sum_differentiably(self, tensors, name):

@@ -30,8 +30,8 @@ _CHEAPER = {
 }
 
 
-#: A step's examples in each process: as elsewhere, and as many as let a sum wait.
-_BATCHES = {"convnet": (64, 256), "mlp": (64,), "tiny": (64,)}
+#: A step's examples in each process: as elsewhere, and more, which leave sums a smaller part.
+_BATCHES = {"convnet": (64, 256, 1024), "mlp": (64,), "tiny": (64,)}
 
 
 def processes(settings):

@@ -24,6 +24,7 @@ def test_no_script_is_forgotten():
     own = {
         "setup.sh",
         "mend_horovod.py",
+        "shared_memory.h",
         "demo.sh",
         "test.sh",
     }  # they belong to the repository alone
