@@ -1,8 +1,8 @@
 """Three of Horovod's ranks that sum, with a cycle so long that whoever waited for it would be late.
 
-Its argument is whether they may share memory, 1 or 0. Each prints, as JSON, its rank, what it found,
-how long the sums took, how much processor time Horovod's threads took in a second without any, and
-whether it has shared memory.
+Its argument is whether they may share memory, 1 or 0. Each prints, as JSON, its rank, what it
+found, how long the sums took, how much processor time Horovod's threads took in a second without
+any, and whether it has shared memory.
 """
 
 import json
