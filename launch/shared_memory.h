@@ -1,7 +1,7 @@
 // Sums over the ranks of one host, through memory that they share.
 //
-// launch/mend_horovod.py adds this to Horovod, whose Gloo moves everything through TCP: each of a
-// sum's ten messages costs some 25 us of processor time on both sides.
+// launch/mend_horovod.py adds this to Horovod, whose Gloo moves everything through TCP: ten messages
+// a sum, and half a millisecond of processor time on each side.
 
 #ifndef DISTTRAIN_SHARED_MEMORY_H
 #define DISTTRAIN_SHARED_MEMORY_H

@@ -64,6 +64,42 @@ def test_static_shapes_stay_where_the_replicas_divide_the_batch():
     assert data.make_feed(dataset(x, x, size=4), single(2)).spec[0].shape == (None, 3)
 
 
+@pytest.mark.parametrize(
+    "whole", [RANGE, (RANGE, RANGE + 10), {"a": RANGE, "b": (RANGE + 10,)}], ids=["x", "x, y", "{}"]
+)
+@pytest.mark.parametrize("topology", [single(2), Topology(2, 1, 1), Topology(2, 1, 2)], ids=str)
+def test_a_step_cuts_batches_of_a_known_size_by_itself(whole, topology):
+    fixed = tf.data.Dataset.from_tensor_slices(whole).batch(4, drop_remainder=True)
+    feed = data.make_feed(fixed, topology)
+    element = next(iter(feed.dataset(0)))
+    tf.nest.assert_same_structure(element, whole)
+    own = feed.divide(element)
+    batch = element if type(element) is tuple else (element,)
+    expected = parts.split(batch, topology, None)
+    tf.nest.assert_same_structure(own, expected)
+    for part, other in zip(*map(tf.nest.flatten, (own, expected)), strict=True):
+        np.testing.assert_array_equal(part, other)
+    tf.nest.map_structure(
+        lambda spec, part: spec.shape.assert_is_compatible_with(part.shape),
+        feed.spec,
+        own["parts"][0],
+    )
+
+
+def test_batches_are_cut_on_the_cpu_before_a_gpu_gets_its_part():
+    divide = parts.cut(Topology(2, 1, 1), 4)
+
+    @tf.function(autograph=False)
+    def cut(x):
+        with tf.device("GPU:0"):
+            return divide((x,))["parts"][0][0]
+
+    graph = cut.get_concrete_function(tf.TensorSpec([4, 3])).graph
+    slices = [op.device for op in graph.get_operations() if op.type == "StridedSlice"]
+    assert slices
+    assert all(device.endswith("CPU:0") for device in slices)
+
+
 def test_structures_are_cut_leaf_by_leaf():
     batch = ({"a": tf.range(4), "b": (tf.range(10, 14),)}, tf.range(20, 24))
     first, second = parts.split(batch, single(2), None)["parts"]

@@ -196,6 +196,7 @@ def _clean():
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name != "TF_CONFIG" and not name.startswith(("HOROVOD_", "DISTTRAIN_"))
+        if name == "DISTTRAIN_SHARED_MEMORY"
+        or (name != "TF_CONFIG" and not name.startswith(("HOROVOD_", "DISTTRAIN_")))
     }
     return {**kept, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
