@@ -4,7 +4,6 @@ What each change brings is measured in docs/speed.md.
 """
 
 import pathlib
-import shutil
 import sys
 
 # A cycle is when Horovod's background thread looks for work and asks the other ranks for theirs:
@@ -51,18 +50,12 @@ void SleepUnlessEnqueued(HorovodGlobalState& state,
 """
 
 # In each cycle the ranks find the bits that all have set, by a ring: 2(n - 1) messages, one after
-# another. As a bit may be counted twice, twice the distance in each round takes log2(n); and none
-# are sent where the ranks share a host.
+# another. As a bit may be counted twice, twice the distance in each round takes log2(n).
 _DISSEMINATE = """\
 namespace {
 void Disseminate(const std::shared_ptr<gloo::Context>& context,
-                 const std::shared_ptr<disttrain::SharedMemory>& memory,
                  std::vector<long long>& bits, int count,
                  void (*combine)(void*, const void*, const void*, size_t)) {
-  if (memory) {
-    memory->Reduce(bits.data(), count, sizeof(long long), combine);
-    return;
-  }
   const int size = context->size;
   const size_t bytes = count * sizeof(long long);
   std::vector<long long> received(count);
@@ -87,35 +80,6 @@ _RING = """\
   void (*func)(void*, const void*, const void*, size_t) = &{function}<long long>;
   opts.setReduceFunction(gloo::AllreduceOptions::Func(func));
   gloo::allreduce(opts);
-"""
-
-_MEMBER = "  std::shared_ptr<gloo::Context> local_ctx = nullptr;\n"
-_MEMBERS = f"""{_MEMBER}
-  // Null where they do not share a host.
-  std::shared_ptr<disttrain::SharedMemory> shared_memory = nullptr;
-"""
-_CONTEXT_HEADER = '#include "../common.h"\n#include "../logging.h"\n'
-_CONNECTED = """\
-                   timeout_);
-  LOG(DEBUG) << "Global Gloo context initialized for process set with hash "
-"""
-_OPENED = """\
-                   timeout_);
-  shared_memory = disttrain::SharedMemory::Open(ctx);
-  LOG(DEBUG) << "Global Gloo context initialized for process set with hash "
-"""
-_OPTIONS = """\
-                                  ReduceOp reduce_op) {
-  gloo::AllreduceOptions opts(gloo_context_->ctx);
-"""
-_SUM = """\
-                                  ReduceOp reduce_op) {
-  if (gloo_context_->shared_memory && reduce_op == ReduceOp::SUM) {
-    gloo_context_->shared_memory->Reduce(buffer_data, num_elements, sizeof(T),
-                                         &::gloo::sum<T>);
-    return;
-  }
-  gloo::AllreduceOptions opts(gloo_context_->ctx);
 """
 
 # horovodrun asks these, in a process that imports TensorFlow to know: for seconds at each start.
@@ -196,14 +160,7 @@ CHANGES = {
             "  }\n\n  attr device_attr;\n  device_attr.iface = global_context.gloo_iface_;\n",
             1,
         ),
-        (_CONNECTED, _OPENED, 1),
-        ("  global_ctx.reset();\n", "  shared_memory.reset();\n  global_ctx.reset();\n", 1),
     ],
-    "horovod/common/gloo/gloo_context.h": [
-        (_CONTEXT_HEADER, f'{_CONTEXT_HEADER}#include "shared_memory.h"\n', 1),
-        (_MEMBER, _MEMBERS, 1),
-    ],
-    "horovod/common/ops/gloo_operations.cc": [(_OPTIONS, _SUM, 1)],
     "horovod/common/util.py": [
         (
             _BUILT.format(controller=controller),
@@ -223,8 +180,7 @@ CHANGES = {
         *(
             (
                 _RING.format(function=function),
-                "  Disseminate(gloo_context_.ctx, gloo_context_.shared_memory, bitvector, count,\n"
-                f"              &{function}<long long>);\n",
+                f"  Disseminate(gloo_context_.ctx, bitvector, count, &{function}<long long>);\n",
                 1,
             )
             for function in ("BitAnd", "BitOr")
@@ -246,7 +202,7 @@ CHANGES = {
             f"{_DYNAMIC} && cycles++ % 8 == 0) {{\n    // Initialize",
             1,
         ),
-        ("SetCycleTimeMs(1);", "SetCycleTimeMs(5);\n  cycles = 0;", 1),
+        ("SetCycleTimeMs(1);", "SetCycleTimeMs(50);\n  cycles = 0;", 1),
     ],
     "horovod/common/tensor_queue.h": [(_PUSH, _HAS + _PUSH, 1)],
     # Gloo's thread asks again and again for a lock that another thread holds. Where both share a
@@ -256,9 +212,6 @@ CHANGES = {
         (_TRY, f"{_TRY}    std::this_thread::yield();\n", 1),
     ],
 }
-
-#: File beside this one to where it goes.
-ADDITIONS = {"shared_memory.h": "horovod/common/gloo/shared_memory.h"}
 
 
 def mend(folder):
@@ -282,8 +235,6 @@ def mend(folder):
                 )
             text = text.replace(old, new)
         file.write_text(text)
-    for name, path in ADDITIONS.items():
-        shutil.copyfile(pathlib.Path(__file__).with_name(name), pathlib.Path(folder) / path)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from disttrain.replication import elastic
+from disttrain.replication import elastic, host
 from disttrain.replication.base import Replication, Topology, by_dtype
 
 _INSTALL = (
@@ -22,6 +22,9 @@ _INSTALL = (
 
 #: Horovod refuses to make the same one twice, and forgets one that nobody holds.
 _process_sets = {}
+
+#: Process set to the memory that its ranks share, or `None`.
+_hosts = {}
 
 #: What hears of changed hosts, once somebody wants to.
 _watches = []
@@ -153,13 +156,16 @@ class Horovod(Replication):
         if self.replicas == 1:
             return list(tensors)
         results = [None] * len(tensors)
+        shared = self._host()
         # A group has one dtype.
         for places in by_dtype(tensors):
             own = [tensors[i] for i in places]
             dtype = own[0].dtype
             # Horovod matches operations by name; TensorFlow's own may differ between ranks.
             label = f"{name}.{dtype.name}"
-            if dtype == tf.bfloat16 or (dtype == tf.float16 and not self._has_nccl):
+            if shared is not None and shared.knows(dtype):
+                sums = shared.sum(own, label)
+            elif dtype == tf.bfloat16 or (dtype == tf.float16 and not self._has_nccl):
                 sums = self._sum_of_halves(own, label)
             else:
                 sums = self._hvd.grouped_allreduce(
@@ -175,6 +181,21 @@ class Horovod(Replication):
                 value.set_shape(tensors[place].shape)
                 results[place] = value
         return results
+
+    @property
+    def shares_memory(self):
+        """Whether these ranks sum through the memory of their host; all of them ask together."""
+        return self.replicas > 1 and self._host() is not None
+
+    def _host(self):
+        """The memory that these ranks share, or `None`; all of them ask for it together."""
+        key = self._set.process_set_id
+        if key not in _hosts:
+            with tf.init_scope():
+                _hosts[key] = host.meet(
+                    self._gathered, self.topology.process, self.topology.processes
+                )
+        return _hosts[key]
 
     def reduce_sum_differentiably(self, tensors, name):
         # Horovod has gradients of its own, but gives them names that may differ between ranks.
@@ -227,6 +248,11 @@ class Horovod(Replication):
         array = np.asarray(array)
         if self.replicas == 1:
             return array[None]
+        shared = self._host()
+        with self.pulse.waiting():
+            return self._gathered(array) if shared is None else shared.gather(array)
+
+    def _gathered(self, array):
         with self.pulse.waiting():
             return self._hvd.allgather(tf.constant(array[None]), process_set=self._set).numpy()
 

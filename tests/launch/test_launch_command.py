@@ -24,7 +24,6 @@ def test_no_script_is_forgotten():
     own = {
         "setup.sh",
         "mend_horovod.py",
-        "shared_memory.h",
         "demo.sh",
         "test.sh",
     }  # they belong to the repository alone

@@ -13,8 +13,7 @@ import pytest
 
 from tests.distributed import jobs
 from tests.launch.conftest import ROOT
-from tests.launch.lost_program import SUMS as GONE_AFTER
-from tests.launch.mended_program import SIZES, SUMS
+from tests.launch.mended_program import SUMS
 from tests.launch.programs import left
 
 safe_shell_exec = pytest.importorskip("horovod.runner.common.util.safe_shell_exec")
@@ -42,8 +41,6 @@ def sources(script, tmp_path):
 
 def test_each_text_is_replaced_and_the_rest_is_kept(script, sources):
     script.mend(sources)
-    for name, path in script.ADDITIONS.items():
-        assert (sources / path).read_text() == SCRIPT.with_name(name).read_text()
     for path, changes in script.CHANGES.items():
         text = (sources / path).read_text()
         for _, new, times in changes:
@@ -59,32 +56,20 @@ def test_other_sources_are_refused(script, sources):
         script.mend(sources)
 
 
-def results(kind, program, *arguments):
-    """What the ranks of a program of this folder print as JSON."""
+def sums(directory):
     queue = jobs.Queue()
     try:
-        command = [sys.executable, "-m", f"tests.launch.{program}", *arguments]
-        status, output = queue.add(kind, command).result()
+        program = [sys.executable, "-m", "tests.launch.mended_program"]
+        status, output = queue.add("horovod-3", program).result()
     finally:
         queue.close()
     assert status == 0, output[-4000:]
     lines = [line.partition("RESULT ")[2] for line in output.splitlines()]
-    return [json.loads(line) for line in lines if line]
+    return sorted((json.loads(line) for line in lines if line), key=lambda one: one["rank"])
 
 
-def sums(directory, shared):
-    found = results("horovod-3", "mended_program", shared)
-    return sorted(found, key=lambda one: one["rank"])
-
-
-def lost(directory, how):
-    (found,) = results("horovod-2", "lost_program", how)
-    return found
-
-
-class Sums:
-    shared = None
-
+@pytest.mark.beside.with_args(sums)
+class TestSums:
     @pytest.mark.parametrize("how", ["together", "late"])
     def test_they_are_those_of_numpy(self, beside, how):
         turns = np.arange(SUMS)[:, None]
@@ -107,41 +92,6 @@ class Sums:
     def test_an_idle_rank_leaves_its_core_to_others(self, beside):
         # Seconds of processor time in one: three cycles take a few thousandths.
         assert max(one["idle"] for one in beside) < 0.05
-
-    def test_of_any_size(self, beside):
-        for one in beside:
-            assert len(one["sizes"]) == 2 * len(SIZES)
-            assert all(found == [6] for found in one["sizes"].values())
-            share = 3 if one["rank"] < 2 else 1
-            assert all(found == [share] for found in one["of_group"].values())
-
-    def test_memory_is_shared_where_it_may_be(self, beside):
-        assert [one["shared"] for one in beside] == [self.shared] * 3
-
-
-@pytest.mark.beside.with_args(sums, "1")
-class TestSumsBySharedMemory(Sums):
-    shared = True
-
-
-@pytest.mark.beside.with_args(sums, "0")
-class TestSumsByMessages(Sums):
-    shared = False
-
-
-@pytest.mark.beside.with_args(lost, "killed")
-def test_a_rank_that_has_ended_is_not_waited_for(beside):
-    assert beside["turn"] == GONE_AFTER
-    assert "Horovod has been shut down" in beside["said"]
-    # Gloo's timeout is two seconds here, 30 by default.
-    assert beside["seconds"] < 1.5
-
-
-@pytest.mark.beside.with_args(lost, "stopped")
-def test_a_rank_that_does_not_come_is_waited_for_until_the_timeout(beside):
-    assert beside["turn"] == GONE_AFTER
-    assert "Horovod has been shut down" in beside["said"]
-    assert 1.5 < beside["seconds"] < 4.5
 
 
 @pytest.fixture

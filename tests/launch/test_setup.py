@@ -12,11 +12,7 @@ import pytest
 
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
 
-MENDED = hashlib.sha256(
-    b"".join(
-        (ROOT / "launch" / name).read_bytes() for name in ("mend_horovod.py", "shared_memory.h")
-    )
-).hexdigest()[:8]
+MENDED = hashlib.sha256((ROOT / "launch" / "mend_horovod.py").read_bytes()).hexdigest()[:8]
 KEY = f"horovod-0.28.1+disttrain.m{MENDED}-cp311-tensorflow-2.21.0-gloo-{os.uname().machine}"
 WHEEL = "horovod-0.28.1+disttrain-cp311-cp311-linux_x86_64.whl"
 
