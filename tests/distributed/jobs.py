@@ -77,9 +77,13 @@ class Queue:
 
 
 def horovod(processes, command):
-    """`command` under horovodrun, as `[(command, environment)]`."""
+    """`command` under horovodrun, as `[(command, environment)]`.
+
+    Two ranks sum by messages, as those of several hosts do, and more through memory.
+    """
     launcher = ["horovodrun", "-np", str(processes), "--gloo", "--network-interfaces", "lo"]
-    return [([*launcher, *command], _environment())]
+    shared = "0" if processes == 2 else "1"
+    return [([*launcher, *command], _environment(DISTTRAIN_SHARED_MEMORY=shared))]
 
 
 def multi_worker(processes, command):

@@ -285,9 +285,13 @@ def test_a_job_that_looks_while_another_tells_of_its_trial_leaves_it_alone(tmp_p
 
 
 PROGRAM = """
-import sys
+import os, pathlib, sys, time
 from tests.experiments.test_search import searched
-found = searched(method="optuna", trials=6, directory=sys.argv[1])
+folder = pathlib.Path(sys.argv[1])
+(folder / f"{os.getpid()} is ready").touch()
+while len(list(folder.glob("* is ready"))) < 2:  # or one would have done all before the other came
+    time.sleep(0.01)
+found = searched(method="optuna", trials=6, directory=folder / "search")
 print("trials", len(found.trials), flush=True)
 """
 
@@ -303,10 +307,10 @@ def test_two_processes_share_a_study(tmp_path):
     ]
     outputs = [job.communicate(timeout=110)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], outputs
-    found = searched(method="optuna", trials=6, directory=tmp_path)
+    found = searched(method="optuna", trials=6, directory=tmp_path / "search")
     assert [t["number"] for t in found.trials] == list(range(6))
     assert len({json.dumps(t["parameters"]) for t in found.trials}) == 6
-    events = list(tmp_path.glob("runs/*/seed-0/events*"))
+    events = list(tmp_path.glob("search/runs/*/seed-0/events*"))
     processes = {path.name.split(".")[-2] for path in events}
     assert len(processes) == 2, "one of them did all the work"
 
