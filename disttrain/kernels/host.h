@@ -230,7 +230,7 @@ class Host : public ResourceBase {
       const int gone = Gone();
       if (HasArrived(rank, meeting)) break;
       if (gone >= 0) {
-        broken_ = strings::StrCat("Horovod's rank ", gone, " has ended, with which this one sums");
+        broken_ = strings::StrCat("Horovod has lost rank ", gone, " of the ", ranks_, " that sum together");
         break;
       }
       const std::chrono::duration<float> waited = std::chrono::steady_clock::now() - start;

@@ -13,7 +13,7 @@ _LOST = re.compile(
     "|Connection closed by peer|Connect timeout|Timed out waiting"
     "|Read timeout|Write timeout|Broken pipe|Socket closed|failed to connect to all addresses"
     "|Collective ops is aborted|CoordinationService|coordination service|heartbeat"
-    "|UnavailableError|has ended, with which this one sums"
+    "|UnavailableError|Horovod has lost rank"
 )
 
 #: Statuses of a process that somebody else has ended: SIGTERM, SIGINT; ssh has lost its host.

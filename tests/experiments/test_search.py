@@ -201,6 +201,8 @@ def test_a_finding_of_the_health_rules_prunes_a_trial(prune, monkeypatch):
     # The whole trial takes less than the second that lies between two looks else.
     monkeypatch.setattr(alerts, "SECONDS", 0.0)
     seen = []
+    # A finding is made on a thread, which a busy machine lets wait.
+    steps = 5000 if prune else 900
 
     class Watch(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -212,7 +214,7 @@ def test_a_finding_of_the_health_rules_prunes_a_trial(prune, monkeypatch):
         trials=None,
         optimizer=Exploding,
         epochs=1,
-        steps_per_epoch=900,
+        steps_per_epoch=steps,
         prune=prune,
         callbacks=lambda: [Watch()],
     )
@@ -220,7 +222,7 @@ def test_a_finding_of_the_health_rules_prunes_a_trial(prune, monkeypatch):
     if prune:
         assert (trial["state"], trial["value"], found.best) == ("pruned", None, None)
         assert "gradient norm" in trial["reason"]
-        assert len(seen) < 800
+        assert len(seen) < 4000
     else:
         assert trial["state"] == "finished"
         assert trial["value"] > 1e6

@@ -14,6 +14,7 @@ LOST = [
     "  x",
     "HorovodInternalError: Horovod has been shut down",
 ]
+LOST_ON_HOST = "InternalError: Horovod has lost rank 1 of the 2 that sum together [Op:Sum]"
 OWN = ["Traceback (most recent call last):", "  y", "MemoryError: too much"]
 
 
@@ -22,6 +23,7 @@ OWN = ["Traceback (most recent call last):", "  y", "MemoryError: too much"]
     [
         ([End(0, 0, []), End(1, 0, [])], None),
         ([End(1, 7, OWN), End(0, 1, LOST)], 1),
+        ([End(0, 1, [*LOST[:2], LOST_ON_HOST]), End(1, 7, OWN)], 1),
         ([End(0, 1, LOST), End(1, 7, OWN)], 1),  # the partner may notice first
         ([End(0, 143, []), End(2, 1, LOST), End(1, 7, OWN)], 1),
         ([End(0, 143, []), End(1, 255, []), End(2, 1, LOST)], 1),

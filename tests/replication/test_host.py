@@ -77,5 +77,5 @@ class TestHost:
     def test_a_rank_that_becomes_another_program_is_not_waited_for(self, found):
         for one in found:
             message, seconds = one["gone"]
-            assert "Horovod's rank 2 has ended, with which this one sums" in message
+            assert "Horovod has lost rank 2 of the 3 that sum together" in message
             assert seconds < program.LASTS / 2
