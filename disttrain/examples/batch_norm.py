@@ -33,7 +33,7 @@ def network(normalization):
 
 
 def main(arguments=None):
-    lesson = lessons.Lesson(__doc__, arguments, epochs=4)
+    lesson = lessons.Lesson(__doc__, arguments, epochs=2)
     replicas = lesson.replication.replicas
     lesson.say(f"{replicas} replicas, {BATCH / replicas:g} images of each batch for each:")
     found, weights = {}, {}

@@ -249,8 +249,10 @@ class Horovod(Replication):
         if self.replicas == 1:
             return array[None]
         shared = self._host()
+        if shared is None:
+            return self._gathered(array)
         with self.pulse.waiting():
-            return self._gathered(array) if shared is None else shared.gather(array)
+            return shared.gather(array)
 
     def _gathered(self, array):
         with self.pulse.waiting():
