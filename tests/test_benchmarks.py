@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import os
+import platform
 import sys
 
 import keras
@@ -328,11 +329,15 @@ def test_the_table_says_which_goals_are_met(capsys):
 
 def test_the_json_holds_figures_and_what_they_were_measured_on(tmp_path):
     path = tmp_path / "figures.json"
-    report.write_json(path, [figure(), figure(goal=None)], Settings(rounds=7))
+    report.write_json(path, [figure(), figure(goal=None)], Settings(rounds=7), {"speed": 1.5})
     content = json.loads(path.read_text())
     assert set(content) == {
-        *("date", "python", "versions", "cores", "gpu", "settings", "figures"),
+        *("date", "python", "versions", "cores", "processor", "gpu", "settings", "seconds"),
+        "figures",
     }
+    assert content["seconds"] == {"speed": 1.5}
+    assert content["processor"] == report.processor()
+    assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
     assert content["versions"]["keras"] == keras.__version__
     assert set(content["versions"]) >= {"tensorflow", "keras", "disttrain"}
     assert content["cores"] >= 1
@@ -349,6 +354,45 @@ def test_the_json_holds_figures_and_what_they_were_measured_on(tmp_path):
     }
     assert (first["goal"], first["met"], first["details"]) == (1.03, True, {"steps": 3})
     assert second["met"] is None
+
+
+def test_figures_are_kept_when_a_later_benchmark_fails(tmp_path, monkeypatch, capsys):
+    def fine(settings):
+        """Fine."""
+        yield figure()
+
+    def broken(settings):
+        """Broken."""
+        raise OSError("no more")
+        yield
+
+    monkeypatch.setattr(command, "BENCHMARKS", {"fine": fine, "broken": broken})
+    path = tmp_path / "figures.json"
+    with pytest.raises(OSError, match="no more"):
+        command.main(["--json", str(path)])
+    content = json.loads(path.read_text())
+    assert len(content["figures"]) == 1
+    assert list(content["seconds"]) == ["fine"]
+    assert capsys.readouterr().out.startswith("On ")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (
+            "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n\n"
+            "processor\t: 1\ncpu family\t: 26\nmodel name\t: other\n",
+            "AMD EPYC (family 25, model 1)",
+        ),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\n", platform.machine()),
+        (None, platform.processor() or platform.machine()),
+    ],
+)
+def test_the_processor_is_told_with_what_tells_it_from_its_like(text, name, tmp_path):
+    path = tmp_path / "cpuinfo"
+    if text is not None:
+        path.write_text(text)
+    assert report.processor(path) == name
 
 
 # What telemetry costs

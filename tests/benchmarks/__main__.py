@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -111,8 +112,10 @@ def main(arguments=None):
     console = rich.console.Console()
     # Where there is no terminal, rich takes 80 columns and would cut numbers off.
     console.width = max(console.width, 100)
-    lines = []
+    lines, seconds = [], {}
+    console.print(f"On {report.processor()}, {len(os.sched_getaffinity(0))} cores.")
     for name, benchmark in benchmarks.items():
+        began = time.monotonic()
         title = f"{name}. {benchmark.__doc__.partition(chr(10))[0]}"
         found = []
         with console.status(f"{name} ...") as status:
@@ -121,10 +124,12 @@ def main(arguments=None):
                 status.update(f"{name}: {line.case}, {line.name} {line.summary.median:.3f} ...")
         console.print(report.table(title, found))
         lines += found
+        seconds[name] = round(time.monotonic() - began, 1)
+        if options.json:
+            # After each, for a run of all takes hours.
+            report.write_json(options.json, lines, settings, seconds)
     if options.quick:
         console.print("With --quick the figures show only that the benchmarks run.")
-    if options.json:
-        report.write_json(options.json, lines, settings)
     return 0
 
 

@@ -3,6 +3,7 @@
 How they come about is `harness.py`'s; the command prints and writes what benchmarks yield.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -15,6 +16,9 @@ import rich.box
 import rich.table
 
 from tests.benchmarks import harness
+
+#: What tells processors of one name apart, as Linux calls it.
+_PARTS = {"family": "cpu family", "model": "model"}
 
 _VERDICTS = {True: "[green]met   [/]", False: "[red]missed[/]"}
 
@@ -118,22 +122,26 @@ def table(title, lines):
     return made
 
 
-def write_json(path, lines, settings):
-    """Writes figures with what they were measured on.
+def write_json(path, lines, settings, seconds):
+    """Writes figures with what they were measured on; a file that is there stays whole until then.
 
     Args:
         path: The file.
         lines: A list of `Figure`.
         settings: The `harness.Settings`.
+        seconds: Name of a benchmark to the seconds that it took.
     """
     content = {
         **surroundings(),
         "settings": dataclasses.asdict(settings),
+        "seconds": seconds,
         "figures": [{**dataclasses.asdict(line), "met": line.met} for line in lines],
     }
-    with open(path, "w") as file:
+    unfinished = f"{path}.unfinished"
+    with open(unfinished, "w") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
+    os.replace(unfinished, path)
 
 
 def surroundings():
@@ -142,11 +150,30 @@ def surroundings():
 
     gpus = tf.config.list_physical_devices("GPU")
     names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
-    packages = ("tensorflow", "keras", "tensorboard", "numpy", "disttrain")
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": dict(_versions()),
         "cores": len(os.sched_getaffinity(0)),
+        "processor": processor(),
         "gpu": names[0] if names else None,
     }
+
+
+def _versions():
+    for name in ("tensorflow", "keras", "tensorboard", "numpy", "horovod", "disttrain"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield name, importlib.metadata.version(name)
+
+
+def processor(path="/proc/cpuinfo"):
+    """The first processor's name, with its family and model, for virtual machines shorten names."""
+    try:
+        with open(path) as file:
+            lines = [line.partition(":") for line in file.read().partition("\n\n")[0].splitlines()]
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = {key.strip(): value.strip() for key, _, value in lines}
+    parts = [f"{key} {found[name]}" for key, name in _PARTS.items() if name in found]
+    name = found.get("model name") or platform.machine()
+    return f"{name} ({', '.join(parts)})" if parts else name
