@@ -1,6 +1,7 @@
 """The benchmarks' own logic, on made-up numbers: what a figure is, and that all of it runs."""
 
 import contextlib
+import dataclasses
 import gc
 import json
 import os
@@ -325,6 +326,19 @@ def test_the_table_says_which_goals_are_met(capsys):
     assert " ".join(rows[0].split()) == "mlp every=1 1.020 1.010 1.030 0.900 1.200 1.03 met"
     assert rows[1].split()[-1] == "missed"
     assert rows[2].split() == ["every=1", "1.000"]
+
+
+def test_no_word_of_a_table_is_cut(capsys):
+    import rich.console
+
+    line = dataclasses.replace(
+        figure(1672.532, 1000.0), case="10,000 x 500, Python reader", name="first heatmap cold, s"
+    )
+    console = rich.console.Console(width=command.WIDTH, file=sys.stdout)
+    console.print(report.table("Times", [line]))
+    (row,) = [row for row in capsys.readouterr().out.splitlines() if "1672.532" in row]
+    assert "10,000 x 500, Python reader   first heatmap cold, s" in row
+    assert row.rstrip().endswith("1000.00 missed")
 
 
 def test_the_json_holds_figures_and_what_they_were_measured_on(tmp_path):

@@ -101,7 +101,20 @@ def _tensorflow():
     gpus = tf.config.list_physical_devices("GPU")
     names = [tf.config.experimental.get_device_details(g).get("device_name", "GPU") for g in gpus]
     build = tf.sysconfig.get_build_info()
-    return {"gpus": names, "cuda": build.get("cuda_version") if build["is_cuda_build"] else None}
+    cuda = build.get("cuda_version") if build["is_cuda_build"] else None
+    return {"gpus": names, "cuda": cuda, "onednn": _onednn()}
+
+
+def _onednn():
+    """Whether TensorFlow uses oneDNN; `None` where somebody has decided, or nobody can tell."""
+    if "TF_ENABLE_ONEDNN_OPTS" in os.environ or platform.machine() != "x86_64":
+        return None
+    try:
+        # Nothing public tells what TensorFlow has made of the processor.
+        port = importlib.import_module("tensorflow.python.util._pywrap_util_port")
+        return bool(port.IsMklEnabled())
+    except (ImportError, AttributeError):
+        return None
 
 
 def _horovod():

@@ -57,6 +57,9 @@ BENCHMARKS = {
     "page-start": page.start,
 }
 
+#: Columns in which no number and no word of a table is cut off.
+WIDTH = 120
+
 
 def chosen(names):
     """The benchmarks of these names, or of these first parts of names; all for an empty list.
@@ -110,8 +113,8 @@ def main(arguments=None):
     # Each training is a function of its own, which TensorFlow takes for one that is retraced.
     tf.get_logger().setLevel("ERROR")
     console = rich.console.Console()
-    # Where there is no terminal, rich takes 80 columns and would cut numbers off.
-    console.width = max(console.width, 100)
+    # Where there is no terminal, rich takes 80 columns.
+    console.width = max(console.width, WIDTH)
     lines, seconds = [], {}
     console.print(f"On {report.processor()}, {len(os.sched_getaffinity(0))} cores.")
     for name, benchmark in benchmarks.items():

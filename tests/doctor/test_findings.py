@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import sys
+import types
 
 import pytest
 
@@ -28,6 +29,7 @@ def healthy(**changes):
         "broken": {},
         "gpus": [],
         "cuda": "12.5",
+        "onednn": True,
         "address": "10.0.0.1",
         "horovod": dict.fromkeys(("gloo", "mpi", "nccl", "ddl", "ccl", "cuda"), False)
         | {"gloo": True},
@@ -106,8 +108,32 @@ def test_gpus_that_are_not_used_are_told(monkeypatch, seen, nccl, levels):
 
 def test_without_gpus_the_cpu_is_right(monkeypatch):
     monkeypatch.setattr(devices, "_nvidia_smi", lambda: None)
-    (found,) = devices.check(healthy())
-    assert found.level == "ok"
+    for onednn in (True, None):
+        (found,) = devices.check(healthy(onednn=onednn))
+        assert found.level == "ok"
+
+
+def test_a_cpu_whose_fast_operations_are_off_is_told(monkeypatch):
+    monkeypatch.setattr(devices, "_nvidia_smi", lambda: None)
+    found = by_subject(devices.check(healthy(onednn=False)))
+    assert {name: one.level for name, one in found.items()} == {"GPUs": "ok", "oneDNN": "note"}
+    assert found["oneDNN"].mend.startswith("export TF_ENABLE_ONEDNN_OPTS=1")
+
+
+@pytest.mark.parametrize("chosen", ["0", "1"])
+def test_who_has_chosen_is_not_told_of_fast_operations(chosen, monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", chosen)
+    assert probe._onednn() is None
+
+
+@pytest.mark.parametrize(("used", "machine"), [(True, "x86_64"), (False, "x86_64"), (None, "arm")])
+def test_tensorflow_is_asked_whether_it_uses_onednn(used, machine, monkeypatch):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    monkeypatch.setattr(probe.platform, "machine", lambda: machine)
+    name = "tensorflow.python.util._pywrap_util_port"
+    port = types.SimpleNamespace(IsMklEnabled=lambda: used)
+    monkeypatch.setattr(probe.importlib, "import_module", {name: port}.__getitem__)
+    assert probe._onednn() is used
 
 
 # TensorBoard.
