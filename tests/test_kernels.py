@@ -391,3 +391,24 @@ def test_processes_use_them_together_or_not_at_all(own, others_lack, used, monke
 def test_a_single_process_asks_nobody(monkeypatch):
     monkeypatch.setattr(kernels, "load", lambda: pytest.fail("asked for too early"))
     kernels.agree(resolve("single"))
+
+
+# Processors
+
+
+def test_registers_of_all_sizes_give_the_same_bits(tmp_path):
+    program = tmp_path / "registers"
+    folder = tf.sysconfig.get_lib()
+    command = [
+        *("c++", "-O1", "-w", "-std=c++17", "-fno-math-errno", "-ffp-contract=off"),
+        *("-I", str(pathlib.Path(kernels.__file__).parent)),
+        *(str(pathlib.Path(__file__).with_name("registers.cc")), "-o", str(program)),
+        *tf.sysconfig.get_compile_flags(),
+        *tf.sysconfig.get_link_flags(),
+        *("-l:libtensorflow_cc.so.2", f"-Wl,-rpath,{folder}"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([program], capture_output=True, text=True, timeout=60, check=True)
+    # 18 rules with and without being measured, 6 sizes, decayed or not, and the sums of 7 sizes.
+    assert done.stdout == f"{2 * (18 * 2 * 6 * 2 + 7 * 2)} compared\n"

@@ -12,11 +12,18 @@
 
 #include "tensorflow/core/framework/tensor.h"
 
-// One binary for all processors of its kind; the loader chooses.
+// One binary for all processors of its kind; the loader chooses. What is written for vectors takes the
+// processor's own, `R`, for GCC moves those of more than a register holds through the stack by the word.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+#define WITH_REGISTERS(result, name, parameters, arguments)                                    \
+  __attribute__((target("avx512f"))) result name parameters { return name##In<Of64> arguments; } \
+  __attribute__((target("avx2"))) result name parameters { return name##In<Of32> arguments; }  \
+  __attribute__((target("default"))) result name parameters { return name##In<Of16> arguments; }
 #else
 #define FOR_EACH_PROCESSOR
+#define WITH_REGISTERS(result, name, parameters, arguments) \
+  result name parameters { return name##In<Of16> arguments; }
 #endif
 
 namespace disttrain {
@@ -57,41 +64,72 @@ struct Sums {
   }
 };
 
-// Sixteen lanes, in as many registers as the processor needs.
-typedef float Floats __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
+// Registers of so many bytes.
+#define REGISTERS(bytes)                                              \
+  struct Of##bytes {                                                  \
+    typedef float Floats __attribute__((vector_size(bytes)));         \
+    typedef int32_t Ints __attribute__((vector_size(bytes)));         \
+    static constexpr int64_t kLanes = bytes / sizeof(float);          \
+  };
+
+REGISTERS(16)
+REGISTERS(32)
+REGISTERS(64)
+
+#undef REGISTERS
+
+// Lanes of a sum, with any registers, so that it is the same to the last bit on all processors. Where
+// a register holds fewer, a block is gone through once for each part of the lanes: it is in the
+// processor's nearest cache, and all sums of a pass in registers.
 constexpr int64_t kWide = 16;
 
 #define INLINE static inline __attribute__((always_inline))
+#define INLINE_MEMBER inline __attribute__((always_inline))
 
-INLINE Floats At(const float* from) {
-  Floats values;
+template <typename Vector>
+INLINE Vector At(const void* from) {
+  Vector values;
   std::memcpy(&values, from, sizeof values);
   return values;
 }
 
-INLINE float Total(const Floats& lanes) {
+template <typename To, typename From>
+INLINE To Bits(const From& values) {
+  static_assert(sizeof(To) == sizeof(From), "as many bits");
+  return reinterpret_cast<const To&>(values);
+}
+
+INLINE float Total(const float* lanes) {
   float sum = 0;
   for (int lane = 0; lane < kWide; ++lane) sum += lanes[lane];
   return sum;
 }
 
-// The sum of products of `count` values.
-FOR_EACH_PROCESSOR
-float Product(const float* one, const float* other, int64_t count) {
+template <typename R>
+INLINE float ProductIn(const float* one, const float* other, int64_t count) {
   // Four sums, for an addition takes longer than it is until the next may begin.
-  Floats a{}, b{}, c{}, d{};
+  constexpr int64_t kSums = 4, kParts = kWide / R::kLanes;
+  typename R::Floats sums[kSums][kParts] = {};
   int64_t i = 0;
-  for (; i + 4 * kWide <= count; i += 4 * kWide) {
-    a += At(one + i) * At(other + i);
-    b += At(one + i + kWide) * At(other + i + kWide);
-    c += At(one + i + 2 * kWide) * At(other + i + 2 * kWide);
-    d += At(one + i + 3 * kWide) * At(other + i + 3 * kWide);
-  }
-  float rest = 0;
+  for (; i + kSums * kWide <= count; i += kSums * kWide)
+    for (int64_t k = 0; k < kSums; ++k)
+      for (int64_t part = 0; part < kParts; ++part) {
+        const int64_t at = i + k * kWide + part * R::kLanes;
+        sums[k][part] += At<typename R::Floats>(one + at) * At<typename R::Floats>(other + at);
+      }
+  float rest = 0, lanes[kWide];
   for (; i < count; ++i) rest += one[i] * other[i];
-  return Total((a + b) + (c + d)) + rest;
+  for (int64_t part = 0; part < kParts; ++part) {
+    const typename R::Floats sum =
+        (sums[0][part] + sums[1][part]) + (sums[2][part] + sums[3][part]);
+    std::memcpy(lanes + part * R::kLanes, &sum, sizeof sum);
+  }
+  return Total(lanes) + rest;
 }
+
+// The sum of products of `count` values.
+WITH_REGISTERS(float, Product, (const float* one, const float* other, int64_t count),
+               (one, other, count))
 
 // Sums over a block of a variable with its gradient.
 struct Glance {
@@ -102,38 +140,66 @@ struct Glance {
 
 // Of sixteen lanes each: squares of weight, update, update times gradient, and gradient; the largest
 // magnitude and the zeros of the gradient.
-INLINE Glance Sum(const Floats& weight, const Floats& update, const Floats& along,
-                  const Floats& squares, const Ints& largest, const Ints& zeros) {
-  Glance found{Total(weight), Total(update), Total(along), Total(squares)};
-  int32_t bits = 0;
-  for (int lane = 0; lane < kWide; ++lane) {
-    bits = std::max<int32_t>(bits, largest[lane]);
-    found.zeros += zeros[lane];
-  }
-  std::memcpy(&found.largest, &bits, sizeof bits);
-  return found;
-}
+struct Lanes {
+  float weight[kWide], update[kWide], along[kWide], squares[kWide];
+  int32_t largest[kWide], zeros[kWide];
 
-// All of them in one pass.
-FOR_EACH_PROCESSOR
-Glance Look(const float* now, const float* before, const float* gradient, int64_t count) {
+  INLINE_MEMBER Glance Sum() const {
+    Glance found{Total(weight), Total(update), Total(along), Total(squares)};
+    int32_t bits = 0;
+    for (int lane = 0; lane < kWide; ++lane) {
+      bits = std::max(bits, largest[lane]);
+      found.zeros += zeros[lane];
+    }
+    std::memcpy(&found.largest, &bits, sizeof bits);
+    return found;
+  }
+};
+
+// The lanes of them that are in registers.
+template <typename R>
+struct Sum {
+  typedef typename R::Floats Floats;
+  typedef typename R::Ints Ints;
   Floats weight{}, update{}, along{}, squares{};
   Ints largest{}, zeros{};
-  const Ints magnitude = Ints{} + 0x7fffffff;
-  int64_t i = 0;
-  for (; i + kWide <= count; i += kWide) {
-    const Floats a = At(now + i), g = At(gradient + i), d = a - At(before + i);
-    weight += a * a;
-    update += d * d;
-    along += d * g;
-    squares += g * g;
+
+  INLINE_MEMBER void Add(const Floats& now, const Floats& change, const Floats& gradient) {
+    weight += now * now;
+    update += change * change;
+    along += change * gradient;
+    squares += gradient * gradient;
     // By its bits, for a processor that flushes denormal numbers takes them for zeros; those of
     // magnitudes are in the order of what they stand for.
-    const Ints bits = reinterpret_cast<const Ints&>(g) & magnitude;
+    const Ints bits = Bits<Ints>(gradient) & (Ints{} + 0x7fffffff);
     largest = bits > largest ? bits : largest;
     zeros -= bits == 0;  // true is -1
   }
-  Glance found = Sum(weight, update, along, squares, largest, zeros);
+
+  INLINE_MEMBER void Write(int64_t part, Lanes* lanes) const {
+    std::memcpy(lanes->weight + part, &weight, sizeof weight);
+    std::memcpy(lanes->update + part, &update, sizeof update);
+    std::memcpy(lanes->along + part, &along, sizeof along);
+    std::memcpy(lanes->squares + part, &squares, sizeof squares);
+    std::memcpy(lanes->largest + part, &largest, sizeof largest);
+    std::memcpy(lanes->zeros + part, &zeros, sizeof zeros);
+  }
+};
+
+template <typename R>
+INLINE Glance LookIn(const float* now, const float* before, const float* gradient, int64_t count) {
+  typedef typename R::Floats Floats;
+  Lanes lanes;
+  int64_t i = count / kWide * kWide;
+  for (int64_t part = 0; part < kWide; part += R::kLanes) {
+    Sum<R> sum;
+    for (int64_t at = part; at < i; at += kWide) {
+      const Floats a = At<Floats>(now + at);
+      sum.Add(a, a - At<Floats>(before + at), At<Floats>(gradient + at));
+    }
+    sum.Write(part, &lanes);
+  }
+  Glance found = lanes.Sum();
   for (; i < count; ++i) {
     const float a = now[i], g = gradient[i], d = a - before[i];
     uint32_t bits;
@@ -147,6 +213,11 @@ Glance Look(const float* now, const float* before, const float* gradient, int64_
   }
   return found;
 }
+
+// All of them in one pass.
+WITH_REGISTERS(Glance, Look,
+               (const float* now, const float* before, const float* gradient, int64_t count),
+               (now, before, gradient, count))
 
 FOR_EACH_PROCESSOR
 double ExactProduct(const float* one, const float* other, int64_t count) {

@@ -1,4 +1,4 @@
-// How Keras's optimizers change variables, sixteen elements at a time.
+// How Keras's optimizers change variables, as many elements at a time as a register holds.
 //
 // Each rule has Keras's operations in Keras's order, so that the results are Keras's to the last bit.
 // On request the same pass sums up what is recorded, while it waits for memory anyway.
@@ -32,32 +32,39 @@ struct Block {
   float decay, rate;
 };
 
+template <typename Floats>
 INLINE Floats Sqrt(const Floats& values) {
-  float lanes[kWide];
+  float lanes[sizeof values / sizeof(float)];
   std::memcpy(lanes, &values, sizeof lanes);
-  for (int lane = 0; lane < kWide; ++lane) lanes[lane] = std::sqrt(lanes[lane]);
-  return At(lanes);
+  for (float& lane : lanes) lane = std::sqrt(lane);
+  return At<Floats>(lanes);
 }
 
-INLINE Floats Masked(const Floats& values, const Ints& mask) {
-  const Ints bits = reinterpret_cast<const Ints&>(values) & mask;
-  return reinterpret_cast<const Floats&>(bits);
+template <typename R>
+INLINE typename R::Floats Masked(const typename R::Floats& values, const typename R::Ints& mask) {
+  return Bits<typename R::Floats>(Bits<typename R::Ints>(values) & mask);
 }
 
-INLINE Floats Magnitude(const Floats& values) { return Masked(values, Ints{} + 0x7fffffff); }
+template <typename R>
+INLINE typename R::Floats Magnitude(const typename R::Floats& values) {
+  return Masked<R>(values, typename R::Ints{} + 0x7fffffff);
+}
 
-INLINE Floats Larger(const Floats& one, const Floats& other) { return one > other ? one : other; }
+template <typename Floats>
+INLINE Floats Larger(const Floats& one, const Floats& other) {
+  return one > other ? one : other;
+}
 
 // A rule takes its numbers `k` in the order in which `optimizers/fused.py` gives them.
 #define RULE(name, amount, slots)                                                              \
   struct name {                                                                                \
     static constexpr int kNumbers = amount, kSlots = slots;                                    \
     const float* k;                                                                            \
-    INLINE_MEMBER void operator()(const Floats& g, Floats& w, Floats* s) const;                \
+    template <typename R, typename Floats = typename R::Floats>                                \
+    INLINE_MEMBER void Change(const Floats& g, Floats& w, Floats* s) const;                    \
   };                                                                                           \
-  inline void name::operator()(const Floats& g, Floats& w, Floats* s) const
-
-#define INLINE_MEMBER inline __attribute__((always_inline))
+  template <typename R, typename Floats>                                                       \
+  inline void name::Change(const Floats& g, Floats& w, Floats* s) const
 
 // Rate.
 RULE(Sgd, 1, 0) { w = w - g * k[0]; }
@@ -90,7 +97,7 @@ RULE(Amsgrad, 4, 3) {
 // Rate, 1 - beta_1, beta_2, 1 - beta_1^t, epsilon.
 RULE(Adamax, 5, 2) {
   s[0] = s[0] + (g - s[0]) * k[1];
-  s[1] = Larger(s[1] * k[2], Magnitude(g));
+  s[1] = Larger(s[1] * k[2], Magnitude<R>(g));
   w = w - (s[0] * k[0]) / ((s[1] + k[4]) * k[3]);
 }
 
@@ -158,71 +165,88 @@ RULE(Keep2, 0, 2) {}
 RULE(Keep3, 0, 3) {}
 
 #undef RULE
-#undef INLINE_MEMBER
+
+// Where a block lies, or a copy of its end that fills all lanes.
+struct Place {
+  const float *gradient, *measured;
+  float *weight, *kept;
+  float* slots[kMostSlots];
+};
+
+// Changes and measures one part of the lanes, from the elements at `first` to those before `last`.
+// `mask` keeps lanes that hold no element out of the sums.
+template <typename R, typename Rule, bool kRecord>
+struct Pass {
+  typedef typename R::Floats Floats;
+  typedef typename R::Ints Ints;
+  const Rule rule;
+  const Block& block;
+  Sum<R> sum;
+  Floats slots[kMostSlots] = {};
+
+  INLINE_MEMBER void Over(const Place& place, int64_t first, int64_t last, const int32_t* mask) {
+    for (int64_t i = first; i < last; i += kWide) {
+      const Floats before = At<Floats>(place.weight + i);
+      Floats now = before, own[kMostSlots];
+      for (int k = 0; k < Rule::kSlots; ++k) own[k] = At<Floats>(place.slots[k] + i);
+      if (block.decayed) now = now - now * block.decay * block.rate;
+      rule.template Change<R>(At<Floats>(place.gradient + i) * block.scale, now, own);
+      std::memcpy(place.weight + i, &now, sizeof now);
+      for (int k = 0; k < Rule::kSlots; ++k) std::memcpy(place.slots[k] + i, &own[k], sizeof now);
+      if (!kRecord) continue;
+      std::memcpy(place.kept + i, &before, sizeof before);
+      Floats change = now - before, gradient = At<Floats>(place.measured + i);
+      if (mask) {
+        const Ints held = At<Ints>(mask + i);
+        now = Masked<R>(now, held);
+        change = Masked<R>(change, held);
+        gradient = Masked<R>(gradient, held);
+        for (int k = 0; k < Rule::kSlots; ++k) own[k] = Masked<R>(own[k], held);
+      }
+      sum.Add(now, change, gradient);
+      for (int k = 0; k < Rule::kSlots; ++k) slots[k] += own[k] * own[k];
+    }
+  }
+};
 
 // Changes a block, and measures it if it is recorded.
-template <typename Rule, bool kRecord>
+template <typename R, typename Rule, bool kRecord>
 INLINE void Over(const Block& block, Glance* found) {
-  const Rule rule{block.numbers};
-  Floats weight{}, update{}, along{}, squares{}, slots[kMostSlots] = {};
-  Ints largest{}, zeros{};
-  // `mask` keeps lanes that hold no element out of the sums.
-  const auto step = [&](const float* g, const float* told, float* w, float* const* s, float* kept,
-                        const Ints* mask) __attribute__((always_inline)) {
-    const Floats before = At(w);
-    Floats now = before, own[kMostSlots];
-    for (int k = 0; k < Rule::kSlots; ++k) own[k] = At(s[k]);
-    if (block.decayed) now = now - now * block.decay * block.rate;
-    rule(At(g) * block.scale, now, own);
-    std::memcpy(w, &now, sizeof now);
-    for (int k = 0; k < Rule::kSlots; ++k) std::memcpy(s[k], &own[k], sizeof own[k]);
-    if (!kRecord) return;
-    std::memcpy(kept, &before, sizeof before);
-    Floats change = now - before, gradient = At(told);
-    if (mask) {
-      now = Masked(now, *mask);
-      change = Masked(change, *mask);
-      gradient = Masked(gradient, *mask);
-      for (int k = 0; k < Rule::kSlots; ++k) own[k] = Masked(own[k], *mask);
-    }
-    weight += now * now;
-    update += change * change;
-    along += change * gradient;
-    squares += gradient * gradient;
-    for (int k = 0; k < Rule::kSlots; ++k) slots[k] += own[k] * own[k];
-    const Floats size = Magnitude(gradient);
-    const Ints bits = reinterpret_cast<const Ints&>(size);
-    largest = bits > largest ? bits : largest;
-    zeros -= bits == 0;  // true is -1
-  };
-  int64_t i = 0;
-  for (; i + kWide <= block.count; i += kWide) {
-    float* own[kMostSlots];
-    for (int k = 0; k < Rule::kSlots; ++k) own[k] = block.slots[k] + i;
-    step(block.gradient + i, block.measured + i, block.weight + i, own, block.kept + i, nullptr);
-  }
-  const int64_t rest = block.count - i;
+  const int64_t whole = block.count / kWide * kWide, rest = block.count - whole;
+  const size_t size = rest * sizeof(float);
+  Place place{block.gradient, block.measured, block.weight, block.kept}, end;
+  for (int k = 0; k < Rule::kSlots; ++k) place.slots[k] = block.slots[k];
+  float g[kWide] = {0}, told[kWide] = {0}, w[kWide] = {0}, kept[kWide], s[kMostSlots][kWide] = {{0}};
+  int32_t mask[kWide];
   if (rest > 0) {
-    float g[kWide] = {0}, told[kWide] = {0}, w[kWide] = {0}, kept[kWide];
-    float s[kMostSlots][kWide] = {{0}};
-    float* own[kMostSlots];
-    const size_t size = rest * sizeof(float);
-    Ints mask;
+    end = {g, told, w, kept};
     for (int lane = 0; lane < kWide; ++lane) mask[lane] = lane < rest ? -1 : 0;
-    std::memcpy(g, block.gradient + i, size);
-    if (kRecord) std::memcpy(told, block.measured + i, size);
-    std::memcpy(w, block.weight + i, size);
+    std::memcpy(g, block.gradient + whole, size);
+    if (kRecord) std::memcpy(told, block.measured + whole, size);
+    std::memcpy(w, block.weight + whole, size);
     for (int k = 0; k < Rule::kSlots; ++k) {
-      own[k] = s[k];
-      std::memcpy(s[k], block.slots[k] + i, size);
+      end.slots[k] = s[k];
+      std::memcpy(s[k], block.slots[k] + whole, size);
     }
-    step(g, told, w, own, kept, &mask);
-    std::memcpy(block.weight + i, w, size);
-    for (int k = 0; k < Rule::kSlots; ++k) std::memcpy(block.slots[k] + i, s[k], size);
-    if (kRecord) std::memcpy(block.kept + i, kept, size);
+  }
+  Lanes lanes;
+  float slots[kMostSlots][kWide];
+  for (int64_t part = 0; part < kWide; part += R::kLanes) {
+    Pass<R, Rule, kRecord> pass{{block.numbers}, block};
+    pass.Over(place, part, whole, nullptr);
+    if (rest > 0) pass.Over(end, part, kWide, mask);
+    if (!kRecord) continue;
+    pass.sum.Write(part, &lanes);
+    for (int k = 0; k < Rule::kSlots; ++k)
+      std::memcpy(slots[k] + part, &pass.slots[k], sizeof pass.slots[k]);
+  }
+  if (rest > 0) {
+    std::memcpy(block.weight + whole, w, size);
+    for (int k = 0; k < Rule::kSlots; ++k) std::memcpy(block.slots[k] + whole, s[k], size);
+    if (kRecord) std::memcpy(block.kept + whole, kept, size);
   }
   if (!kRecord) return;
-  *found = Sum(weight, update, along, squares, largest, zeros);
+  *found = lanes.Sum();
   if (rest > 0) found->zeros -= kWide - rest;
   for (int k = 0; k < Rule::kSlots; ++k) found->slots[k] = Total(slots[k]);
 }
@@ -237,12 +261,16 @@ struct Rule {
 };
 
 #define COMPILED(name)                                                                         \
-  FOR_EACH_PROCESSOR static void Change##name(const Block& block, Glance* found) {             \
-    Over<name, false>(block, found);                                                           \
+  template <typename R>                                                                        \
+  INLINE void Change##name##In(const Block& block, Glance* found) {                            \
+    Over<R, name, false>(block, found);                                                        \
   }                                                                                            \
-  FOR_EACH_PROCESSOR static void Measure##name(const Block& block, Glance* found) {            \
-    Over<name, true>(block, found);                                                            \
-  }
+  template <typename R>                                                                        \
+  INLINE void Measure##name##In(const Block& block, Glance* found) {                           \
+    Over<R, name, true>(block, found);                                                         \
+  }                                                                                            \
+  WITH_REGISTERS(void, Change##name, (const Block& block, Glance* found), (block, found))      \
+  WITH_REGISTERS(void, Measure##name, (const Block& block, Glance* found), (block, found))
 
 COMPILED(Sgd)
 COMPILED(Momentum)
