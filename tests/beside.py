@@ -28,6 +28,9 @@ def _wanted(item):
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: _wanted(item) is not None)
+    for item in filter(_wanted, items):
+        # What runs beside has limits of its own, and may not have begun when its test does.
+        item.add_marker(pytest.mark.timeout(func_only=True))
 
 
 def pytest_collection_finish(session):

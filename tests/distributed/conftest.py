@@ -50,6 +50,9 @@ def _kind(item):
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: JOBS.index(_kind(item)) if _kind(item) else -1)
+    for item in filter(_kind, items):
+        # A job has limits of its own, and the first tests of its results wait for it.
+        item.add_marker(pytest.mark.timeout(func_only=True))
 
 
 def pytest_collection_finish(session):

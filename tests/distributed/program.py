@@ -4,6 +4,7 @@ Results go to `FOLDER/process-N.npz`, keyed `check/value`; what a check raised t
 """
 
 import contextlib
+import faulthandler
 import gc
 import os
 import pathlib
@@ -14,6 +15,9 @@ import numpy as np
 
 import disttrain
 from tests.distributed import all_checks
+
+#: Seconds of one check, which takes a few; beside other work, at a low priority, many more.
+LIMIT = 600
 
 
 def step_aside():
@@ -44,6 +48,8 @@ def main(kind, folder, *names):
     for name in names or all_checks():
         own = os.path.join(folder, name)
         os.makedirs(own, exist_ok=True)
+        # One that hangs ends the job, and says where.
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
         try:
             values = all_checks()[name](replication, own)
         except Exception:
