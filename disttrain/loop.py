@@ -48,7 +48,6 @@ class TrainingLoop:
         self._run = run
         self._several = self._replication.topology.processes > 1
         self._watched = callbacks_module.watch_batches(callbacks.callbacks)
-        self._average = None
         self._logs = {}
         self._stop = False
         self._batches = 0
@@ -116,7 +115,7 @@ class TrainingLoop:
                 "clip=disttrain.ClipByGlobalNorm(1.0)"
             )
         self._batches = done
-        self._average_state()
+        step.average_state()
         self._log.read(self._observer)
         self._refresh(done, last=True)
         if not self.examples:
@@ -202,21 +201,3 @@ class TrainingLoop:
         rate = self._task.optimizer.inner._learning_rate
         if self._several and isinstance(rate, keras.Variable):
             rate.assign(self._replication.all_gather(np.asarray(rate.numpy()))[0])
-
-    def _average_state(self):
-        """Brings variables together that replicas moved apart, BatchNormalization's above all."""
-        state = self._task.state_to_average()
-        if self._replication.replicas == 1 or not state:
-            return
-        if self._average is None:
-
-            def on_replica(part):
-                sums = self._replication.reduce_sum([v.value for v in state], "state")
-                for variable, value in zip(state, sums, strict=True):
-                    variable.assign(value / self._replication.replicas)
-
-            parts = [tf.constant(0)] * self._replication.topology.local_replicas
-            self._average = tf.function(
-                lambda: self._replication.run(on_replica, parts), autograph=False
-            )
-        self._average()

@@ -54,6 +54,7 @@ class TrainStep:
         self.execute = tf.function(
             self._execute_one if alone else self._execute_many, autograph=False
         )
+        self._average = tf.function(self._execute_average, autograph=False)
 
     def updates(self, batches):
         """How many updates an execution of so many batches makes."""
@@ -217,6 +218,22 @@ class TrainStep:
         weighted = [value * total for value in losses]
         self._sums.assign_add(tf.cast(tf.stack([total, *weighted]), tf.float64))
         self._finite_losses.assign_add(tf.cast(tf.math.is_finite(losses[0]), tf.int64))
+
+    def average_state(self):
+        """Brings variables together that replicas moved apart, BatchNormalization's above all."""
+        if self._replication.replicas > 1 and self._task.state_to_average():
+            self._average()
+
+    def _execute_average(self):
+        state = self._task.state_to_average()
+
+        def on_replica(part):
+            sums = self._replication.reduce_sum([v.value for v in state], "state")
+            for variable, value in zip(state, sums, strict=True):
+                variable.assign(value / self._replication.replicas)
+
+        parts = [tf.constant(0)] * self._replication.topology.local_replicas
+        self._replication.run(on_replica, parts)
 
     @property
     def sums(self):

@@ -208,6 +208,30 @@ def test_arrays_without_shuffle_keep_their_order():
     assert order(data.make_feed(np.arange(7), single(2), batch_size=3), 4) == list(range(7))
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_arrays_are_mapped_once_for_all_epochs(shuffle, monkeypatch):
+    mapped = []
+    split = parts.split
+    monkeypatch.setattr(parts, "split", lambda *given: mapped.append(given) or split(*given))
+    feed = data.make_feed(np.arange(7), single(2), batch_size=3, shuffle=shuffle, seed=5)
+    for epoch in (0, 1, 7, 1):
+        expected = np.random.default_rng([5, epoch]).permutation(7) if shuffle else np.arange(7)
+        assert order(feed, epoch) == expected.tolist()
+    assert len(mapped) == 1
+
+
+def test_arrays_go_on_in_the_middle_of_an_epoch():
+    feed = data.make_feed(np.arange(7), single(2), batch_size=3, shuffle=True, seed=5)
+    rest = [row for element in feed.dataset(4, 1) for part in rows_of(element) for row in part]
+    assert rest == np.random.default_rng([5, 4]).permutation(7)[3:].tolist()
+
+
+def test_arrays_are_read_in_the_scope_of_a_strategy_too(mirrored):
+    with mirrored(2).scope():
+        feed = data.make_feed(np.arange(7), single(2), batch_size=3, shuffle=True, seed=5)
+    assert order(feed, 1) == np.random.default_rng([5, 1]).permutation(7).tolist()
+
+
 def test_fingerprints_tell_batches_apart_where_there_are_several_processes():
     def prints(rows, topology):
         x = tf.constant(rows, tf.float32)[:, None]

@@ -244,6 +244,26 @@ class TestLoop:
             seen.append(len(traced))
         assert seen[0] == seen[1] == seen[2]
 
+    def test_what_brings_replicas_state_together_is_traced_once(self, mirrored, monkeypatch):
+        traced = []
+        replication = mirrored(2)
+        reduce_sum = replication.reduce_sum
+
+        def noting(tensors, name):
+            traced.append(name)
+            return reduce_sum(tensors, name)
+
+        monkeypatch.setattr(replication, "reduce_sum", noting)
+
+        def build():
+            layers = [keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(3)]
+            return keras.Sequential(layers)
+
+        trainer = trainer_of(build, replication=replication)
+        for _ in range(3):
+            trainer.fit(X, LABELS, batch_size=4, epochs=2, verbose=0)
+        assert traced.count("state") == 2, "once for each replica"
+
     def test_an_evaluation_before_the_first_fit_builds_the_model(self, one_or_two):
         trainer = trainer_of(replication=one_or_two, metrics=["accuracy"])
         model = compiled(metrics=["accuracy"])
