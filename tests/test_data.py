@@ -208,11 +208,32 @@ def test_arrays_without_shuffle_keep_their_order():
     assert order(data.make_feed(np.arange(7), single(2), batch_size=3), 4) == list(range(7))
 
 
+@pytest.mark.parametrize("rows", [1, 2, 5, 6])
+@pytest.mark.parametrize("topology", [single(2), Topology(3, 2, 1), Topology(3, 1, 2)], ids=str)
+def test_of_arrays_a_process_takes_its_own_rows_alone(topology, rows):
+    taken = []
+    arrays = tf.range(100, 120), {"y": tf.range(20, 40)[:, None]}
+
+    def take(numbers):
+        taken.append(len(numbers))
+        return keras.tree.map_structure(lambda leaf: tf.gather(leaf, numbers), arrays)
+
+    order = tf.constant([7, 3, 11, 0, 19, 5][:rows], tf.int64)
+    found = parts.split_rows(order, take, topology)
+    fingerprints = 1 if topology.processes > 1 else 0
+    assert len(taken) == topology.local_replicas + fingerprints
+    assert sum(taken) <= -(-rows // topology.replicas) * topology.local_replicas + fingerprints
+    expected = parts.split(take(order), topology, None)
+    tf.nest.assert_same_structure(found, expected)
+    for own, other in zip(*map(tf.nest.flatten, (found, expected)), strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_arrays_are_mapped_once_for_all_epochs(shuffle, monkeypatch):
     mapped = []
-    split = parts.split
-    monkeypatch.setattr(parts, "split", lambda *given: mapped.append(given) or split(*given))
+    split = parts.split_rows
+    monkeypatch.setattr(parts, "split_rows", lambda *given: mapped.append(given) or split(*given))
     feed = data.make_feed(np.arange(7), single(2), batch_size=3, shuffle=shuffle, seed=5)
     for epoch in (0, 1, 7, 1):
         expected = np.random.default_rng([5, epoch]).permutation(7) if shuffle else np.arange(7)

@@ -235,7 +235,7 @@ def test_what_runs_in_this_process_runs(benchmark):
 def quick(directory):
     """The figures of benchmarks that have processes of their own, by the first part of the name."""
     path = directory / "figures.json"
-    names = ["mirrored", "start", "peers-pinned", "scaling", "telemetry-memory"]
+    names = ["mirrored", "start", "epochs", "peers-pinned", "scaling", "telemetry-memory"]
     command = [sys.executable, "-m", "tests.benchmarks", *names, "--quick", "--json", str(path)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
@@ -251,6 +251,14 @@ def quick(directory):
 @pytest.mark.beside.with_args(quick)
 def test_mirrored_runs_on_two_devices(beside):
     assert [figure["goal"] for figure in beside["mirrored"]] == [pytest.approx(1 / 1.1)] * 2
+
+
+@pytest.mark.beside.with_args(quick)
+def test_epochs_are_measured_on_one_device_and_mirrored(beside):
+    assert [figure["name"] for figure in beside["epochs"]] == [
+        "disttrain / Model.fit",
+        "disttrain, mirrored / Model.fit, mirrored",
+    ]
 
 
 @pytest.mark.beside.with_args(quick)

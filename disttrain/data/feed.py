@@ -179,11 +179,13 @@ def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training
     alone = topology.replicas == 1
     order = _order(count) if shuffle else None
 
+    def take(rows):
+        return keras.tree.map_structure(lambda leaf: tf.gather(leaf, rows), arrays)
+
     def gathered(rows):
         if order is not None:
             rows = tf.gather(order, rows)
-        batch = keras.tree.map_structure(lambda leaf: tf.gather(leaf, rows), arrays)
-        return batch if alone else parts.split(batch, topology, None)
+        return take(rows) if alone else parts.split_rows(rows, take, topology)
 
     def mapped(taken):
         batches = tf.data.Dataset.range(count).batch(batch_size)

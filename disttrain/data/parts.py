@@ -11,20 +11,49 @@ def split(batch, topology, static_rows):
     """Cuts the rows of this process's replicas out of a global batch."""
     leaves = keras.tree.flatten(batch)
     total = tf.shape(leaves[0])[0] if static_rows is None else static_rows
-    parts, rows = [], []
+    places, counts = _places(total, topology, may_be_empty=static_rows is None)
+    parts = [
+        keras.tree.map_structure(lambda leaf, a=start, b=stop: leaf[a:b], batch)
+        for start, stop in places
+    ]
+    return _element(parts, counts, total, leaves, topology)
+
+
+def split_rows(rows, take, topology):
+    """What `split` would make of a global batch of which only this process's rows are taken.
+
+    Args:
+        rows: The numbers of the batch's rows, int64 `[rows]`.
+        take: A function of such numbers that returns the rows.
+        topology: The process's `disttrain.replication.Topology`.
+    """
+    total = tf.shape(rows)[0]
+    places, counts = _places(total, topology, may_be_empty=True)
+    first = [] if topology.processes == 1 else keras.tree.flatten(take(rows[:1]))
+    parts = [take(rows[start:stop]) for start, stop in places]
+    return _element(parts, counts, total, first, topology)
+
+
+def _places(total, topology, may_be_empty):
+    """Where the parts of this process begin and end, and how many rows of each count."""
+    places, counts = [], []
     for local in range(topology.local_replicas):
         index = topology.first_replica + local
         start = total * index // topology.replicas
         stop = total * (index + 1) // topology.replicas
-        rows.append(stop - start)
-        if static_rows is None:
+        counts.append(stop - start)
+        if may_be_empty:
             # A replica without rows borrows one, which then weighs nothing.
             start = tf.minimum(start, total - 1)
             stop = tf.maximum(stop, start + 1)
-        parts.append(keras.tree.map_structure(lambda leaf, a=start, b=stop: leaf[a:b], batch))
+        places.append((start, stop))
+    return places, counts
+
+
+def _element(parts, counts, total, leaves, topology):
     return {
         "parts": tuple(parts),
-        "rows": tf.cast(tf.stack(rows), tf.float32),
+        "rows": tf.cast(tf.stack(counts), tf.float32),
         "total": tf.cast(total, tf.float32),
         "fingerprint": _fingerprint(leaves, topology),
     }

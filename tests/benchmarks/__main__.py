@@ -19,6 +19,7 @@ from disttrain.examples import common
 from tests.benchmarks import (
     checkpoint,
     comparison,
+    epochs,
     growth,
     harness,
     mirrored,
@@ -46,6 +47,7 @@ BENCHMARKS = {
     "growth-clip": growth.clip,
     "growth-ftrl": growth.ftrl,
     "start": start.start,
+    "epochs": epochs.epochs,
     "telemetry-speed": telemetry.speed,
     "telemetry-bytes": telemetry.file_bytes,
     "telemetry-memory": telemetry.peak_memory,

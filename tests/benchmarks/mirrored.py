@@ -28,14 +28,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 def mirrored(settings):
     """Time of a step under MirroredStrategy with 2 logical devices, relative to `Model.fit`."""
     for case in models.chosen(settings):
-        own = dataclasses.asdict(dataclasses.replace(settings, cases=(case.name,)))
-        command = [sys.executable, "-m", "tests.benchmarks.mirrored", json.dumps(own)]
-        done = subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        found = json.loads(done.stdout.splitlines()[-1])
-        seconds = {name: np.asarray(values) for name, values in found["seconds"].items()}
-        timings = harness.Timings(
-            seconds, found["steps"], found["slices"], np.asarray(found["build"])
-        )
+        timings = in_process("tests.benchmarks.mirrored", case, settings)
         for name, other, goal in (
             (_OURS, _KERAS, GOAL),
             # Keras cannot make several steps at once here.
@@ -48,8 +41,30 @@ def _several():
     return f"{_OURS}, {speed.SEVERAL} a call"
 
 
-def main(arguments):
-    tf.get_logger().setLevel("ERROR")
+def in_process(module, case, settings):
+    """The `harness.Timings` that a module, run as a program, tells of a case."""
+    own = dataclasses.asdict(dataclasses.replace(settings, cases=(case.name,)))
+    command = [sys.executable, "-m", module, json.dumps(own)]
+    done = subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    seconds = {name: np.asarray(values) for name, values in found["seconds"].items()}
+    return harness.Timings(seconds, found["steps"], found["slices"], np.asarray(found["build"]))
+
+
+def tell(timings):
+    """Prints a `harness.Timings` for `in_process`."""
+    found = dataclasses.asdict(timings)
+    found["seconds"] = {name: values.tolist() for name, values in timings.seconds.items()}
+    found["build"] = timings.build.tolist()
+    print(json.dumps(found), flush=True)
+
+
+def as_told(arguments):
+    """What `in_process` tells a program.
+
+    Returns:
+        `(case, settings, strategy)`, the last a `MirroredStrategy` of `DEVICES` devices.
+    """
     (content,) = arguments
     settings = harness.Settings(**{**json.loads(content), "cases": ()})
     cases = {case.name: case for case in (*models.ALL, models.TINY)}
@@ -62,18 +77,18 @@ def main(arguments):
         tf.config.set_logical_device_configuration(cpu, parts)
 
     # All have one, for those of two would collide.
-    strategy = tf.distribute.MirroredStrategy(devices)
+    return case, settings, tf.distribute.MirroredStrategy(devices)
 
+
+def main(arguments):
+    tf.get_logger().setLevel("ERROR")
+    case, settings, strategy = as_told(arguments)
     makers = {
         _KERAS: lambda _: loops.by_keras(case, scope=strategy.scope),
         _OURS: lambda _: loops.by_trainer(case, replication=strategy),
         _several(): lambda _: loops.by_trainer(case, speed.SEVERAL, replication=strategy),
     }
-    timings = speed.measured(makers, settings, speed.SEVERAL)
-    found = dataclasses.asdict(timings)
-    found["seconds"] = {name: values.tolist() for name, values in timings.seconds.items()}
-    found["build"] = timings.build.tolist()
-    print(json.dumps(found), flush=True)
+    tell(speed.measured(makers, settings, speed.SEVERAL))
 
 
 if __name__ == "__main__":
