@@ -9,7 +9,7 @@ os.environ.pop("TF_CONFIG", None)
 
 import pytest
 
-pytest_plugins = ["tests.beside"]
+pytest_plugins = ["tests.beside", "tests.halves"]
 
 DEVICES = 4
 

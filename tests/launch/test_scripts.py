@@ -1,9 +1,12 @@
 """Every script: what shellcheck says, and what launch/test.sh runs."""
 
 import os
+import pathlib
 import shutil
 import subprocess
+import time
 
+import psutil
 import pytest
 
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
@@ -37,18 +40,46 @@ def checks(machine):
 def test_everything_is_checked(checks):
     checks.program("shellcheck", 'echo "shellcheck $*" >>"$CALLS"')
     assert checks.run("test.sh").returncode == 0
-    assert checks.called() == [
+    *called, first, second = checks.called()
+    assert [*called, *sorted([first, second])] == [
         "setup.sh",
         "ruff check .",
         "ruff format --check .",
         "shellcheck launch/test.sh .ci/run",
-        "python -m pytest",
+        "python -m pytest --half=1",
+        "python -m pytest --half=2",
     ]
 
 
 def test_arguments_are_pytest_s_and_then_only_pytest_runs(checks):
     assert checks.run("test.sh", "-k", "a b", DISTTRAIN_STRICT="1").returncode == 0
     assert checks.called() == ["setup.sh", "python -m pytest -k a b"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_either_half_may_fail(checks, failing):
+    program = f'echo "half $2 was here"; [[ $* != *--half={failing}* ]] || exit 5'
+    write_program(checks.venv / "bin" / "python", program.replace("$2", "$3"))
+    done = checks.run("test.sh")
+    assert done.returncode == 5
+    said = done.stdout.splitlines()[-2:]
+    assert said == ["half --half=1 was here", "half --half=2 was here"]
+
+
+def test_ctrl_c_ends_both_halves(checks):
+    program = """
+case $3 in
+--half=2) echo $$ >"$CALLS.second"; exec sleep 60 ;;
+--half=1) until [[ -s $CALLS.second ]]; do sleep 0.1; done; exit 2 ;;
+esac
+"""
+    write_program(checks.venv / "bin" / "python", program)
+    assert checks.run("test.sh").returncode == 2
+    second = int(pathlib.Path(f"{checks.calls}.second").read_text())
+    end = time.monotonic() + 20
+    while psutil.pid_exists(second) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(second)
 
 
 def test_a_failing_check_ends_it(checks):
