@@ -11,7 +11,17 @@ import pytest
 _ROOT = pathlib.Path(__file__).parent
 
 #: Of which the second half has what needs no job beside it; it takes about as long as the rest.
-SECOND = ("gradients", "optimizers", "replication", "telemetry")
+SECOND = (
+    "examples",
+    "experiments",
+    "gradients",
+    "optimizers",
+    "replication",
+    "telemetry",
+    "test_callbacks.py",
+    "test_losses.py",
+    "test_trainer.py",
+)
 
 
 def pytest_addoption(parser):

@@ -14,8 +14,8 @@ import tensorflow as tf
 import disttrain
 from tests.benchmarks import mirrored, models, report, speed
 
-#: Batches of an epoch.
-BATCHES = 4
+#: Batches of an epoch, and epochs of a call of `fit`.
+BATCHES, EPOCHS = 4, 10
 
 #: The throughput to reach, of Keras's.
 GOAL = 1.0
@@ -74,7 +74,7 @@ def main(arguments):
         _KERAS + _MIRRORED: lambda _: _by_keras(case, strategy.scope),
         _OURS + _MIRRORED: lambda _: _by_trainer(case, strategy),
     }
-    mirrored.tell(speed.measured(makers, settings))
+    mirrored.tell(speed.measured(makers, settings, EPOCHS))
 
 
 if __name__ == "__main__":
