@@ -11,6 +11,8 @@ import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# With it each process would compile anew what does not come from pip.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import rich.console
 import tensorflow as tf

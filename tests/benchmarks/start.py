@@ -3,7 +3,6 @@
 Modules are compiled already, as those of an installed package are.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -18,8 +17,6 @@ IMPORT, FIRST_STEP = 0.050, 1.0
 
 _TIMED = "{before}; import time; began = time.perf_counter(); {what}; print({seconds})"
 _SECONDS = "time.perf_counter() - began"
-# With it, what does not come from pip is compiled anew in each process.
-_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 
 #: What is imported, what is there before: nothing, or all that a training needs anyway; its goal.
 _IMPORTS = {
@@ -91,9 +88,7 @@ def _first_step(settings, unmeasured, rounds):
 
 def _output(program):
     command = [sys.executable, "-c", program]
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env=_surroundings()
-    )
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.splitlines()[-1]
 
 
@@ -101,16 +96,10 @@ def _until_line(program):
     """Seconds from the start of a process until it says that the first step is done."""
     began = time.perf_counter()
     command = [sys.executable, "-c", program]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=_surroundings()
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         said = process.stdout.readline()
         seconds = time.perf_counter() - began
         process.stdout.read()
     if said.strip() != "first step" or process.returncode:
         raise RuntimeError(f"the program ended with {process.returncode} and said {said!r}")
     return seconds
-
-
-def _surroundings():
-    return {name: value for name, value in os.environ.items() if name != _NO_BYTECODE}
