@@ -238,7 +238,7 @@ def quick(directory):
     names = ["mirrored", "start", "epochs", "peers-pinned", "scaling", "telemetry-memory"]
     command = [sys.executable, "-m", "tests.benchmarks", *names, "--quick", "--json", str(path)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     figures = {}
