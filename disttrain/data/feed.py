@@ -280,7 +280,7 @@ def _from_function(function, topology, steps, training, all_gather):
 
 def _order(count):
     """A variable for the order of so many examples."""
-    with tf.device("CPU:0"), tf.init_scope():
+    with tf.init_scope(), tf.device("CPU:0"):  # where tf.data reads it
         return tf.Variable(tf.range(count, dtype=tf.int64), trainable=False)
 
 
