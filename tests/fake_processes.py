@@ -7,6 +7,7 @@ import numpy as np
 
 from disttrain.heartbeat import Nobody
 from disttrain.replication import Topology
+from tests.patience import PATIENCE
 
 
 class Process:
@@ -28,7 +29,7 @@ class Process:
 
 def together(processes, function):
     """The results of `function(replication)` of so many processes at the same time."""
-    rows, barrier = [None] * processes, threading.Barrier(processes, timeout=20)
+    rows, barrier = [None] * processes, threading.Barrier(processes, timeout=PATIENCE)
     with concurrent.futures.ThreadPoolExecutor(processes) as threads:
         made = [Process(rank, rows, barrier) for rank in range(processes)]
         return list(threads.map(function, made))

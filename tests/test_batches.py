@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from disttrain import Trainer, batches
+from tests.patience import PATIENCE
 
 #: Seconds after which a test that would hang goes on, and fails.
-LIMIT = 60
 
 
 class Slow:
@@ -28,7 +28,7 @@ class Slow:
             while True:
                 yield np.ones([4, 3], np.float32), np.ones([4, 1], np.float32)
         finally:
-            self.may_end.wait(LIMIT)
+            self.may_end.wait(PATIENCE)
             self.ended.set()
 
 
@@ -37,7 +37,7 @@ def slow():
     made = Slow()
     yield made
     made.may_end.set()
-    assert made.ended.wait(LIMIT), "the iterator has never ended"
+    assert made.ended.wait(PATIENCE), "the iterator has never ended"
 
 
 def model():
@@ -50,7 +50,7 @@ def test_the_end_of_an_iterator_holds_nobody_up(slow):
     batches.let_go(held)
     assert not slow.ended.is_set()
     slow.may_end.set()
-    assert slow.ended.wait(LIMIT)
+    assert slow.ended.wait(PATIENCE)
 
 
 def test_an_iterator_that_ends_at_once_has_ended_when_it_is_let_go():
@@ -93,7 +93,7 @@ def test_an_epoch_does_not_wait_for_the_iterator_of_the_last():
 
         def __del__(self):
             ending.set()
-            may_end.wait(LIMIT)
+            may_end.wait(PATIENCE)
             ended.set()
 
     class Feed:

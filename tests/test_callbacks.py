@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import disttrain
 from disttrain import callbacks as callbacks_module
+from tests.patience import PATIENCE
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 RNG = np.random.default_rng(0)
@@ -348,7 +349,7 @@ def test_a_saved_model_loads_in_a_new_process_that_imports_disttrain(tmp_path):
         [sys.executable, "-c", program, path, str(tmp_path / "x.npy")],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert result.returncode == 0, result.stderr[-2000:]
     optimizer, total = result.stdout.splitlines()

@@ -8,6 +8,7 @@ import pytest
 from disttrain import heartbeat
 from disttrain.heartbeat import Heartbeat, Peer, verdict
 from tests.fake_processes import together
+from tests.patience import PATIENCE
 
 LIMIT = 60.0
 
@@ -71,7 +72,7 @@ def test_processes_hear_of_each_other(monkeypatch):
         rank = replication.topology.process
         pulse = Heartbeat(replication, LIMIT, None)
         pulse.done(10 + rank)
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE
         with pulse.waiting() if rank == 1 else heartbeat.Nobody().waiting():
             while time.monotonic() < until:
                 found = {one.rank: (one.step, one.waits) for one in pulse._peers()}

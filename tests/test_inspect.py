@@ -12,6 +12,7 @@ from disttrain import cli
 from disttrain.inspect import display, summary
 from disttrain.telemetry.recorder import Recorder
 from tensorboard_plugin import health, metadata
+from tests.patience import PATIENCE
 from tests.plugin import run_writer
 from tests.plugin.health_runs import SGD, Training
 
@@ -411,7 +412,7 @@ def test_the_command_needs_no_tensorflow(sick):
         "sys.exit(status)"
     )
     command = [sys.executable, "-c", code, "inspect", str(sick)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (result.returncode, result.stderr) == (0, "\n")
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert "block_2/kernel" in result.stdout
@@ -422,7 +423,7 @@ def test_an_output_that_cannot_hold_all_characters_is_no_error(sick):
         [sys.executable, "-m", "disttrain.cli", "inspect", str(sick)],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, b"")

@@ -18,6 +18,7 @@ from disttrain import kernels
 from disttrain.kernels import __main__ as command
 from disttrain.replication import Topology, resolve
 from tensorboard_plugin import metadata
+from tests.patience import PATIENCE
 from tests.small import LABELS, X, batches, sgd, trainer_of
 
 #: A compiler that notes each run, takes its time, and writes what is no library.
@@ -185,7 +186,7 @@ def test_several_processes_at_once_compile_once(compiler):
     """)
     command = [sys.executable, "-c", program]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    printed = {process.communicate(timeout=60)[0] for process in started}
+    printed = {process.communicate(timeout=PATIENCE)[0] for process in started}
     assert [process.returncode for process in started] == [0, 0, 0]
     assert len(printed) == 1
     assert len(compiler.runs()) == 1
@@ -309,7 +310,10 @@ def test_the_command_compiles_and_replaces_what_is_damaged(operations):
     library.parent.mkdir(parents=True)
     library.write_bytes(b"\x7fELF" + bytes(5000))
     done = subprocess.run(
-        [sys.executable, "-m", "disttrain.kernels"], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "disttrain.kernels"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.stdout == f"compiled: {library}\n", done.stderr
     assert done.returncode == 0
@@ -407,8 +411,8 @@ def test_registers_of_all_sizes_give_the_same_bits(tmp_path):
         *tf.sysconfig.get_link_flags(),
         *("-l:libtensorflow_cc.so.2", f"-Wl,-rpath,{folder}"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
-    done = subprocess.run([program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=PATIENCE, check=True)
     # 18 rules with and without being measured, 6 sizes, decayed or not, and the sums of 7 sizes.
     assert done.stdout == f"{2 * (18 * 2 * 6 * 2 + 7 * 2)} compared\n"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import disttrain
+from tests.patience import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 IMPORT = re.compile(r"^\s*(?:import|from)\s+([\w.]+)", re.MULTILINE)
@@ -22,7 +23,7 @@ def modules_after(statement):
     """Names of all modules that a new Python has loaded after a statement."""
     code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     return set(result.stdout.split())
 
@@ -100,7 +101,7 @@ def test_arrows_point_one_way():
 
 def test_the_command_says_its_version():
     command = [sys.executable, "-m", "disttrain.cli", "--version"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert result.stdout.strip() == f"disttrain {disttrain.__version__}"
     config = (ROOT / "setup.cfg").read_text()
     assert f"version = {disttrain.__version__}\n" in config
@@ -108,6 +109,6 @@ def test_the_command_says_its_version():
 
 def test_the_command_without_a_word_says_what_there_is():
     command = [sys.executable, "-m", "disttrain.cli"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 2
     assert "COMMAND" in result.stderr

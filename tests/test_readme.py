@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import disttrain
+from tests.patience import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -65,7 +66,10 @@ def test_the_commands_exist():
         assert (ROOT / script).stat().st_mode & 0o111, script
     for module in set(re.findall(r"python -m ([\w.]+)", commands)):
         result = subprocess.run(
-            [sys.executable, "-m", module, "--help"], capture_output=True, timeout=120, check=False
+            [sys.executable, "-m", module, "--help"],
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
         )
         assert result.returncode == 0, module
 

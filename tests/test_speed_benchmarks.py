@@ -26,6 +26,7 @@ from tests.benchmarks import (
 )
 from tests.benchmarks import speed as speed_module
 from tests.benchmarks.programs import turns
+from tests.patience import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -133,7 +134,7 @@ def test_a_process_that_dies_is_told(program, tmp_path):
             job.variant("count")(1)
 
 
-def wait_until(condition, seconds=5):
+def wait_until(condition, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -33,7 +33,7 @@ EPOCHS = 2
 STEPS = EPOCHS * training.STEPS
 
 #: Seconds that a run may take, on a machine that does other things as well.
-LIMIT = 120
+LIMIT = 400
 
 KINDS = ("kill", "phase", "signal", "error", "full", "damage")
 

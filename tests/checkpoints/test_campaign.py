@@ -9,13 +9,15 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE
+
 
 def campaign(directory, *arguments):
     """The results of a campaign in a process of its own."""
     path = directory / "results.json"
     command = [sys.executable, "-m", "tests.checkpoints.campaign", "--json", str(path)]
     done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=500, check=False
+        [*command, *arguments], capture_output=True, text=True, timeout=3 * PATIENCE, check=False
     )
     assert path.exists(), done.stdout[-3000:] + done.stderr[-3000:]
     results = json.loads(path.read_text())
@@ -29,7 +31,7 @@ def tours():
         yield pytest.param(faults, marks=pytest.mark.beside(campaign, "--tour", tour), id=tour)
 
 
-@pytest.mark.parametrize("faults", tours())
+@pytest.mark.parametrize("faults", list(tours()))
 def test_every_kind_of_fault_leaves_a_training_that_goes_on(beside, faults):
     """kill -9 at any step and in any phase of a save, signals, a full disk, damaged files."""
     assert sum(sum(result["struck"]) for result in beside) == faults

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tests.checkpoints.elastic_program import RATE, optimizer
 from tests.checkpoints.training import X, Y, build_plain, trainer
 from tests.distributed.jobs import ROOT, _environment
+from tests.patience import PATIENCE
 
 EPOCHS, SECONDS = 7, 0.2
 
@@ -71,7 +72,7 @@ class Job:
     def steps(self):
         return told(self.directory)
 
-    def wait_for(self, what, seconds=90):
+    def wait_for(self, what, seconds=PATIENCE):
         """The first told step for which `what` holds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -110,7 +111,7 @@ def lose_a_rank_and_get_one(directory):
         other = {"localhost", "127.0.0.1"} - {job.alone["host"]}
         job.set_hosts(f"{job.alone['host']}:2", *(f"{host}:1" for host in other))
         job.again = job.wait_for(lambda line: line["size"] == 2 and line["time"] > job.changed)
-        assert job.process.wait(timeout=120) == 0, job.output()[-3000:]
+        assert job.process.wait(timeout=PATIENCE) == 0, job.output()[-3000:]
         return job
 
 

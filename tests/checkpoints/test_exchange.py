@@ -7,6 +7,7 @@ import pytest
 
 from disttrain.checkpoints import exchange, packing
 from disttrain.replication import Topology
+from tests.patience import PATIENCE
 
 
 class Meeting:
@@ -26,9 +27,9 @@ class Meeting:
 
             def all_gather(self, array):
                 meeting.brought[number] = np.array(array)
-                meeting.barrier.wait(10)
+                meeting.barrier.wait(PATIENCE)
                 found = np.stack(meeting.brought)
-                meeting.barrier.wait(10)
+                meeting.barrier.wait(PATIENCE)
                 return found
 
         return One()
@@ -48,7 +49,7 @@ def together(processes, function):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     return results
 
 

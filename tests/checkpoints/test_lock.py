@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from disttrain.checkpoints.lock import InUse, Lock
+from tests.patience import PATIENCE
 
 
 def test_a_second_one_is_refused_with_host_process_and_start(tmp_path):
@@ -32,7 +33,7 @@ def test_a_second_one_is_refused_with_host_process_and_start(tmp_path):
 def test_what_a_killed_process_has_left_means_nothing(tmp_path):
     code = (
         "import sys, time; from disttrain.checkpoints.lock import Lock\n"
-        "lock = Lock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(60)"
+        "lock = Lock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(5000)"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     try:
@@ -40,14 +41,14 @@ def test_what_a_killed_process_has_left_means_nothing(tmp_path):
         with pytest.raises(InUse, match=f"process {child.pid} on"):
             Lock(str(tmp_path)).acquire()
         child.send_signal(signal.SIGKILL)
-        child.wait(10)
+        child.wait(PATIENCE)
         assert json.loads((tmp_path / "lock").read_text())["process"] == child.pid
         lock = Lock(str(tmp_path))
         lock.acquire()
         lock.release()
     finally:
         child.kill()
-        child.wait(10)
+        child.wait(PATIENCE)
 
 
 def test_a_holder_that_has_not_written_its_name_is_another_process(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from disttrain.checkpoints.signals import STOPPING, Preempted, Stop, Wishes
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -34,7 +35,7 @@ def test_another_thread_than_the_main_one_leaves_signals_alone():
 
     thread = threading.Thread(target=listen)
     thread.start()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not failures
     assert signal.getsignal(signal.SIGTERM) == before
 

@@ -19,6 +19,7 @@ from disttrain.checkpoints.signals import Preempted
 from disttrain.checkpoints.store import NoneIsGood
 from tests.checkpoints import training
 from tests.checkpoints.training import Settled, assert_same_bits, everything, interrupt
+from tests.patience import PATIENCE
 
 
 def fit(made, callbacks=(), epochs=2, **options):
@@ -329,7 +330,7 @@ def test_a_step_waits_for_the_copy_alone(tmp_path, monkeypatch):
     go, original = threading.Event(), bundle.write_tensors
 
     def slow(*args):
-        go.wait(30)
+        go.wait(PATIENCE)
         original(*args)
 
     monkeypatch.setattr(bundle, "write_tensors", slow)

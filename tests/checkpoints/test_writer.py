@@ -5,11 +5,12 @@ import threading
 import pytest
 
 from disttrain.checkpoints.writer import Writer
+from tests.patience import PATIENCE
 
 
 def test_the_work_goes_on_beside():
     go, writer = threading.Event(), Writer()
-    writer.start(lambda: go.wait(30), "the checkpoint")
+    writer.start(lambda: go.wait(PATIENCE), "the checkpoint")
     assert writer.busy
     assert writer.look() is None
     go.set()

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 
 from tests.distributed import jobs
-
-#: Seconds for one job, beside other work.
-LIMIT = 240
+from tests.patience import PATIENCE
 
 
 def job(folder, fault, during=None):
@@ -25,7 +23,7 @@ def job(folder, fault, during=None):
         if during is not None:
             during(process)
         began = time.monotonic()
-        status = process.wait(LIMIT)
+        status = process.wait(PATIENCE)
         log.seek(0)
         return status, time.monotonic() - began, log.read()
 
@@ -44,7 +42,7 @@ def three_jobs(folder):
         }
 
     def terminate(launcher):
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + PATIENCE
         while not (folder / "ready").exists() and time.monotonic() < end:
             time.sleep(0.05)
         launcher.send_signal(signal.SIGTERM)

@@ -10,21 +10,25 @@ import pytest
 
 from tests.checkpoints.training import X, Y, build_plain, trainer
 from tests.distributed import jobs
+from tests.patience import PATIENCE
 
 
 def run(directory, rank, what, kind=jobs.horovod, times=1):
     """Runs two ranks, one of which has a fault.
 
     Returns:
-        The directory, and `(exit status, output, seconds)` of each time.
+        The directory, and `(exit status, output, seconds)` of each time; the seconds are those
+        since the signal, None without one.
     """
     command = [sys.executable, "-m", "tests.distributed.hanging_program"]
     found = []
     for _ in range(times):
-        began = time.monotonic()
         ranks = kind(2, [*command, str(directory), str(rank), what])
-        status, output = jobs._run(ranks, 120, threading.Event())
-        found.append((status, output, time.monotonic() - began))
+        status, output = jobs._run(ranks, PATIENCE, threading.Event())
+        assert isinstance(status, int), f"it did not end by itself: {output[-3000:]}"
+        signalled = directory / "signalled"
+        seconds = time.time() - signalled.stat().st_mtime if signalled.exists() else None
+        found.append((status, output, seconds))
     return directory, *found
 
 
@@ -73,10 +77,9 @@ def test_a_slow_rank_is_waited_for(beside):
 
 @pytest.mark.beside(run, 1, "batches")
 def test_ranks_with_different_numbers_of_batches_are_told_before_the_first_step(beside):
-    _, (status, output, seconds) = beside
+    _, (status, output, _) = beside
     assert status != 0
     assert "different numbers of batches: 5 on rank 1 and 11 on rank 0" in output
-    assert seconds < 60
 
 
 @pytest.mark.beside(run, 1, "model")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 from tests.distributed import jobs
+from tests.patience import PATIENCE
 
 HANGS = """
 import sys, time
@@ -14,7 +15,7 @@ def first(replication, folder):
     return {"one": 1}
 
 def hangs(replication, folder):
-    time.sleep(60)
+    time.sleep(5000)
 
 program.step_aside = lambda: None
 program.all_checks = lambda: {"first": first, "hangs": hangs}
@@ -27,7 +28,7 @@ def test_a_check_that_hangs_ends_the_job_and_is_shown(tmp_path):
         [sys.executable, "-c", HANGS, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         cwd=jobs.ROOT,
         check=False,
     )

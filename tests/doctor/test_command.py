@@ -9,6 +9,7 @@ import pytest
 
 from disttrain import cli, doctor
 from disttrain.doctor.findings import Finding
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def run(*arguments, **extra):
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **extra},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
     )
     found = json.loads(done.stdout)["findings"]
     return done.returncode, {one["subject"]: one for one in found}

@@ -17,6 +17,7 @@ from disttrain.experiments.searches import searching, spaces
 from disttrain.experiments.searches.routes import Routes
 from disttrain.telemetry import alerts
 from tests.experiments.problems import SETTINGS, TRAIN, Interrupt, Interrupted, build
+from tests.patience import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SPACE = {"learning_rate": LogUniform(1e-3, 0.1), "units": Integer(1, 4)}
@@ -280,7 +281,7 @@ def test_a_job_that_looks_while_another_tells_of_its_trial_leaves_it_alone(tmp_p
 
     monkeypatch.setattr(one, "_report", slowly)
     one.tell(number, parameters, 0.5, "finished", None)
-    thread.join(60)
+    thread.join(PATIENCE)
     assert [n for n, _ in taken] == [1]
     other.tell(*taken[0], 0.7, "finished", None)
     assert one.next() is None
@@ -300,14 +301,15 @@ print("trials", len(found.trials), flush=True)
 
 def test_two_processes_share_a_study(tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    command = ["timeout", "--kill-after=5", "100", sys.executable, "-c", PROGRAM, str(tmp_path)]
+    limited = ["timeout", "--kill-after=5", str(PATIENCE)]
+    command = [*limited, sys.executable, "-c", PROGRAM, str(tmp_path)]
     jobs = [
         subprocess.Popen(
             command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=-2
         )
         for _ in range(2)
     ]
-    outputs = [job.communicate(timeout=110)[0] for job in jobs]
+    outputs = [job.communicate(timeout=PATIENCE + 10)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], outputs
     found = searched(method="optuna", trials=6, directory=tmp_path / "search")
     assert [t["number"] for t in found.trials] == list(range(6))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = """
     awk basename bash cat chmod cp cut date df dirname env flock grep gzip head id ln ls mkdir
@@ -81,7 +83,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=text,
-            timeout=120,
+            timeout=PATIENCE,
         )
 
     @property

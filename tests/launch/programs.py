@@ -35,11 +35,11 @@ elif what == "fail":  # one rank, or all
     if arguments[0] in ("all", str(rank)):
         print("ValueError: rank " + arguments[0] + " is bad", file=sys.stderr)
         sys.exit(int(arguments[1]))
-    time.sleep(60)
+    time.sleep(5000)
 elif what == "sleep":
     open(f"began {rank}", "w").close()
     print("sleeping", flush=True)
-    time.sleep(300)
+    time.sleep(5000)
 elif what == "save":  # as a training that saves before it ends
 
     def save(*_):
@@ -49,12 +49,12 @@ elif what == "save":  # as a training that saves before it ends
     signal.signal(signal.SIGTERM, save)
     open(f"began {rank}", "w").close()
     print("sleeping", flush=True)
-    time.sleep(300)
+    time.sleep(5000)
 elif what == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     open(f"began {rank}", "w").close()
     print("sleeping", flush=True)
-    time.sleep(300)
+    time.sleep(5000)
 elif what in ("reduce", "loop"):
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import horovod.tensorflow as hvd

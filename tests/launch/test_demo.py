@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
+from tests.patience import PATIENCE
 
 # Stands for horovodrun: writes down the number of processes and the worker's own arguments.
 FAKE_HOROVODRUN = """
@@ -46,7 +47,7 @@ def demo(machine):
     tensorboard = """
         echo "tensorboard $*" >>"$CALLS"
         echo "TensorBoard 2.21.0 at http://127.0.0.1:4567/ (Press CTRL+C to quit)" >&2
-        exec sleep 60"""
+        exec sleep 5000"""
     write_program(machine.venv / "bin" / "tensorboard", tensorboard)
     trains(machine, TWO_WORKERS)
     return machine
@@ -169,7 +170,7 @@ def wait_for(stream, text):
 
 
 def group_is_gone(group):
-    for _ in range(50):
+    for _ in range(10 * PATIENCE):
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
@@ -183,7 +184,7 @@ def test_it_serves_the_run_until_ctrl_c(demo):
     wait_for(running.stdout, "http://localhost:4567/#disttrain")
     wait_for(running.stdout, "Ctrl-C")
     os.killpg(running.pid, signal.SIGINT)
-    running.communicate(timeout=20)
+    running.communicate(timeout=PATIENCE)
     assert running.returncode == 0
     assert group_is_gone(running.pid)
     (call,) = [call for call in demo.called() if call.startswith("tensorboard")]
@@ -192,11 +193,11 @@ def test_it_serves_the_run_until_ctrl_c(demo):
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_training(demo, sent, status):
-    trains(demo, "echo '[0]<stdout>:training'; exec sleep 60")
+    trains(demo, "echo '[0]<stdout>:training'; exec sleep 5000")
     running = start(demo)
     wait_for(running.stdout, "training")
     os.kill(running.pid, sent) if sent == signal.SIGTERM else os.killpg(running.pid, sent)
-    running.communicate(timeout=20)
+    running.communicate(timeout=PATIENCE)
     assert running.returncode == status
     assert group_is_gone(running.pid)
     assert not any(call.startswith("tensorboard") for call in demo.called())
@@ -208,7 +209,7 @@ def test_ctrl_c_while_setting_up_is_the_end(demo):
     running = start(demo)
     wait_for(running.stdout, "setting up")
     os.killpg(running.pid, signal.SIGINT)
-    running.wait(timeout=20)
+    running.wait(timeout=PATIENCE)
     assert running.returncode == 130
     assert demo.called() == []
 
@@ -238,8 +239,8 @@ def on_a_terminal(command, env):
     os.close(theirs)
     reader = threading.Thread(target=read)
     reader.start()
-    status = running.wait(timeout=60)
-    reader.join(timeout=10)
+    status = running.wait(timeout=PATIENCE)
+    reader.join(timeout=PATIENCE)
     os.close(ours)
     return status, shown.decode()
 
@@ -259,7 +260,7 @@ def test_with_horovod_rank_zero_has_the_terminal(demo):
     example.write_text(
         "import os, sys, time\n"
         "if os.environ['HOROVOD_RANK'] == '1':\n"
-        "    time.sleep(60)\n"  # until horovodrun ends it
+        "    time.sleep(5000)\n"  # until horovodrun ends it
         "print('rank', os.environ['HOROVOD_RANK'], sys.stdout.isatty())\n"
         "sys.exit(5)\n"
     )

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from tests.launch.conftest import ROOT, write_program
+from tests.patience import PATIENCE
 
 ELASTIC = ROOT / "launch" / "elastic.sh"
 DISCOVER = ROOT / "launch" / "discover_hosts.sh"
@@ -18,7 +19,7 @@ def run(*command, **extra):
         env={**os.environ, **extra},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 

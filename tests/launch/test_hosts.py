@@ -14,6 +14,7 @@ from tests.checkpoints.test_elastic import told
 from tests.launch.conftest import ROOT
 from tests.launch.namespaces import cluster, three_hosts
 from tests.launch.programs import left, program
+from tests.patience import PATIENCE
 
 __all__ = ["cluster", "program"]
 
@@ -29,7 +30,7 @@ def folder(cluster, program):
     return program.parent
 
 
-def launch(cluster, folder, *arguments, timeout=60, script=HOSTS):
+def launch(cluster, folder, *arguments, timeout=PATIENCE, script=HOSTS):
     return subprocess.run(
         cluster.command(0, script, *arguments),
         env=cluster.environment(),
@@ -66,7 +67,7 @@ def test_three_hosts_of_a_hostfile_reduce(cluster, folder):
     ]
     (folder / "hosts").write_text("\n".join(lines) + "\n")
     options = ["--hostfile", "hosts", "--network-interfaces", "eth0"]
-    done = launch(cluster, folder, *options, "the program.py", "reduce", timeout=120)
+    done = launch(cluster, folder, *options, "the program.py", "reduce", timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "the sum is 3.0" in done.stdout
 
@@ -116,7 +117,7 @@ def test_a_host_that_is_cut_off_in_mid_run_is_named_and_all_end(cluster, folder)
     program = ["--gloo-timeout-seconds", "3", "the program.py", "loop"]
     running = start(cluster, folder, hosts, *program, until="reduced")
     with cluster.cut_off(1):
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=PATIENCE)
         assert running.returncode not in (0, 130)
         assert f"lost its partners: {cluster.names[1]} does not answer" in errors.splitlines()[-1]
     # The other host learns of it by its own time limit.
@@ -128,13 +129,13 @@ def test_ctrl_c_ends_the_ranks_of_all_hosts(cluster, folder, what):
     """Though ssh tells the other host nothing, and a rank does not mind SIGTERM."""
     hosts = ",".join(f"{name}:1" for name in cluster.names[:2])
     running = start(cluster, folder, hosts, "the program.py", what, until="sleeping")
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while len(list(folder.glob("began *"))) < 2:
         assert time.monotonic() < end
         time.sleep(0.1)
     os.killpg(running.pid, signal.SIGINT)
     began = time.monotonic()
-    _, errors = running.communicate(timeout=60)
+    _, errors = running.communicate(timeout=PATIENCE)
     assert running.returncode == 130
     assert errors.splitlines()[-1].startswith("disttrain: stopped by Ctrl-C")
     assert time.monotonic() - began < 15
@@ -181,7 +182,7 @@ def _join_and_leave(cluster, folder):
         set_hosts(3)
         wait_until(running, lambda: has(size=3))
         set_hosts(2)
-        output, _ = running.communicate(timeout=120)
+        output, _ = running.communicate(timeout=PATIENCE)
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
@@ -200,7 +201,7 @@ def test_a_host_joins_an_elastic_run_and_leaves_it(beside):
     assert [size for size, _ in itertools.groupby(line["size"] for line in first)] == [2, 3, 2]
 
 
-def wait_until(running, holds, seconds=90):
+def wait_until(running, holds, seconds=PATIENCE):
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until or running.poll() is not None:
@@ -235,7 +236,7 @@ def test_the_doctor_looks_at_hosts(cluster, folder):
     command = [os.path.join(os.path.dirname(sys.executable), "disttrain"), "doctor", "--json"]
     hosts = ",".join(f"{name}:1" for name in cluster.names)
     with cluster.cut_off(2):
-        done = cluster.on(0, *command, "-H", hosts, "--seconds", "150", timeout=200)
+        done = cluster.on(0, *command, "-H", hosts, "--seconds", "150")
     found = {one["subject"]: one for one in json.loads(done.stdout)["findings"]}
     one, two, three = cluster.names
     assert found[f"Host {one}"]["level"] == "ok", found[f"Host {one}"]

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tests.launch.conftest import ROOT
+from tests.patience import PATIENCE
 
 jsonschema = pytest.importorskip("jsonschema")
 yaml = pytest.importorskip("yaml")
@@ -65,7 +66,7 @@ def test_the_launcher_runs_what_hosts_sh_understands(tmp_path):
         [ROOT / "launch" / "hosts.sh", "--dry-run", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert rf"-np 2 -H {names[0]}:1\,{names[1]}:1" in done.stdout

@@ -11,6 +11,7 @@ import pytest
 from disttrain import cli
 from disttrain.launching import scripts
 from tests.launch.conftest import ROOT
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize("kind", scripts.KINDS)
@@ -61,7 +62,7 @@ def test_a_wheel_holds_the_scripts(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, command)],
         check=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())

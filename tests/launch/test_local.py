@@ -13,6 +13,7 @@ import pytest
 
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
 from tests.launch.programs import left, program
+from tests.patience import PATIENCE
 
 __all__ = ["program"]
 
@@ -56,7 +57,7 @@ def run(*command, cwd=None, **extra):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -198,7 +199,7 @@ def test_a_signal_ends_all_processes(several, program, what, signals, status, sa
     for number in signals:
         os.killpg(running.pid, number)
         time.sleep(0.3)
-    _, errors = running.communicate(timeout=40)
+    _, errors = running.communicate(timeout=PATIENCE)
     assert running.returncode == status
     assert errors.splitlines()[-1].startswith(f"disttrain: {said}")
     assert time.monotonic() - began < 9

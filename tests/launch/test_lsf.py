@@ -10,6 +10,7 @@ import pytest
 
 from tests.launch.conftest import ROOT, write_program
 from tests.launch.programs import program
+from tests.patience import PATIENCE
 
 __all__ = ["program"]
 
@@ -55,7 +56,7 @@ def run(environment, folder, *arguments):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 

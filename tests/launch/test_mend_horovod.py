@@ -15,6 +15,7 @@ from tests.distributed import jobs
 from tests.launch.conftest import ROOT
 from tests.launch.mended_program import SUMS
 from tests.launch.programs import left
+from tests.patience import PATIENCE
 
 safe_shell_exec = pytest.importorskip("horovod.runner.common.util.safe_shell_exec")
 
@@ -117,7 +118,7 @@ class TestTermination:
 
     @pytest.mark.parametrize("looks", [1, 2])
     def test_none_starts_while_its_shell_is_ended(self, rank, tmp_path, monkeypatch, looks):
-        shell = rank("read word; sleep 100; true")
+        shell = rank("read word; sleep 5000; true")
         children = psutil.Process.children
         seen = []
 
@@ -140,7 +141,7 @@ class TestTermination:
             "import signal, sys, time\n"
             "signal.signal(signal.SIGTERM, lambda *_: (open('saved', 'w'), sys.exit()))\n"
             "open('began', 'w')\n"
-            "time.sleep(100)\n"
+            "time.sleep(5000)\n"
         )
         (tmp_path / "it.py").write_text(program)
         shell = rank(f"exec {sys.executable} it.py")
@@ -149,6 +150,6 @@ class TestTermination:
         reaping = threading.Thread(target=shell.wait)
         reaping.start()  # as horovodrun does
         safe_shell_exec.terminate_executor_shell_and_children(shell.pid)
-        reaping.join(10)
+        reaping.join(PATIENCE)
         assert (tmp_path / "saved").exists()
         assert not left(tmp_path, 1)

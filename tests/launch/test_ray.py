@@ -10,6 +10,7 @@ import pytest
 
 from tests.launch.conftest import ROOT
 from tests.launch.programs import program
+from tests.patience import PATIENCE
 
 __all__ = ["program"]
 
@@ -23,7 +24,7 @@ def run(folder, *arguments):
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "RAY_USAGE_STATS_ENABLED": "0"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
+from tests.patience import PATIENCE
 
 SCRIPTS = [
     *sorted(ROOT.glob("launch/*.sh")),
@@ -69,14 +70,14 @@ def test_either_half_may_fail(checks, failing):
 def test_ctrl_c_ends_both_halves(checks):
     program = """
 case $3 in
---half=2) echo $$ >"$CALLS.second"; exec sleep 60 ;;
+--half=2) echo $$ >"$CALLS.second"; exec sleep 5000 ;;
 --half=1) until [[ -s $CALLS.second ]]; do sleep 0.1; done; exit 2 ;;
 esac
 """
     write_program(checks.venv / "bin" / "python", program)
     assert checks.run("test.sh").returncode == 2
     second = int(pathlib.Path(f"{checks.calls}.second").read_text())
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while psutil.pid_exists(second) and time.monotonic() < end:
         time.sleep(0.1)
     assert not psutil.pid_exists(second)

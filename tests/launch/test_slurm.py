@@ -19,6 +19,7 @@ from disttrain.launching.hosts import Host
 from tests.distributed.jobs import free_ports
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
 from tests.launch.programs import left, program
+from tests.patience import PATIENCE
 
 __all__ = ["program"]
 
@@ -88,7 +89,7 @@ class Slurm:
             )
 
     def _wait(self, problem, done):
-        for _ in range(100):
+        for _ in range(5 * PATIENCE):
             if done():
                 return
             time.sleep(0.2)
@@ -102,7 +103,7 @@ class Slurm:
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
 
     def submit(self, folder, *arguments, options=()):
@@ -111,7 +112,7 @@ class Slurm:
         done = self.call("sbatch", *fixed, *options, SCRIPT, *arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
         job = done.stdout.strip()
-        for _ in range(300):
+        for _ in range(5 * PATIENCE):
             fields = dict(
                 word.split("=", 1)
                 for word in self.call("scontrol", "show", "job", job).stdout.split()
@@ -237,7 +238,12 @@ def faked(tmp_path):
 
 def script(faked, folder, *arguments):
     return subprocess.run(
-        [SCRIPT, *arguments], env=faked, cwd=folder, capture_output=True, text=True, timeout=60
+        [SCRIPT, *arguments],
+        env=faked,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
 
 

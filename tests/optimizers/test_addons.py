@@ -15,6 +15,7 @@ from disttrain.optimizers.addons import from_addons
 from disttrain.optimizers.slots import find_slots
 from tests.distributed import checks
 from tests.optimizers import addons_golden
+from tests.patience import PATIENCE
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 GOLDEN = addons_golden.golden()
@@ -504,7 +505,7 @@ def imported(installed):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_tf_keras_is_keras_3_before_and_during_and_after(imported, order):
-    printed, errors = imported[order].communicate(timeout=120)
+    printed, errors = imported[order].communicate(timeout=PATIENCE)
     assert printed.endswith("Keras 3\n"), errors
 
 

@@ -15,6 +15,7 @@ import disttrain
 from disttrain.optimizers.legacy import from_legacy, import_legacy
 from disttrain.optimizers.slots import find_slots
 from tests.distributed import checks
+from tests.patience import PATIENCE
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
@@ -504,7 +505,7 @@ def test_a_core_optimizer_needs_no_tf_keras():
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert "is not installed; run pip install 'disttrain[addons]'" in done.stdout, done.stderr
 

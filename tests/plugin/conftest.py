@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tensorboard_plugin import metadata
+from tests.patience import PATIENCE
 from tests.plugin import screenshot
 from tests.plugin.run_writer import (
     RunWriter,
@@ -33,7 +34,6 @@ HOSTILE = (
 )
 HOSTILE_RUN = HOSTILE[0]
 PLAIN_RECORDS = 300
-LOAD_SECONDS = 60
 
 
 def write_changed(directory):
@@ -117,7 +117,7 @@ class Server:
             method=method,
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
                 return response.status, response.headers, response.read()
         except urllib.error.HTTPError as error:
             return error.code, error.headers, error.read()
@@ -128,7 +128,7 @@ class Server:
         assert status == 200, body
         return json.loads(body)
 
-    def wait_for(self, run, step, seconds=LOAD_SECONDS):
+    def wait_for(self, run, step, seconds=PATIENCE):
         """Waits until TensorBoard has read a run up to a step."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -167,7 +167,9 @@ def browser():
         pytest.skip(missing)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
-            executable_path=screenshot.CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=screenshot.CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu"],
+            timeout=PATIENCE * 1000,
         )
         yield launched
         launched.close()

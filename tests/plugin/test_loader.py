@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tensorboard_plugin import loader, metadata
+from tests.patience import PATIENCE
 
 _REFUSE = """
 import sys
@@ -23,11 +24,10 @@ sys.meta_path.insert(0, Refuse())
 
 def _python(code):
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("module", ["tensorboard_plugin.loader", "tensorboard_plugin.plugin"])
 def test_it_imports_without_tensorflow(module):
     done = _python(f"{_REFUSE}import {module}; print('tensorflow' in sys.modules)")
@@ -35,7 +35,6 @@ def test_it_imports_without_tensorflow(module):
     assert done.stdout == "False\n"
 
 
-@pytest.mark.timeout(120)
 def test_the_loader_leaves_the_rest_for_later():
     done = _python(
         "import sys, tensorboard_plugin.loader as l;"

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from tensorboard_plugin import metadata
+from tests.patience import PATIENCE
 from tests.plugin import screenshot
 from tests.plugin.conftest import HOSTILE, HOSTILE_RUN, PLAIN_RECORDS
 from tests.plugin.run_writer import RunWriter, layers_part, variable
-
-pytestmark = pytest.mark.timeout(180)
 
 
 class Opened:
@@ -22,6 +21,7 @@ class Opened:
 
     def __init__(self, browser, server, address):
         self.page = browser.new_page(viewport={"width": 1280, "height": 800})
+        self.page.set_default_timeout(PATIENCE * 1000)
         self.faults = []
         self.watch()
         self.page.goto(server.address + address)
@@ -263,9 +263,7 @@ def test_a_reload_of_tensorboard_shows_new_steps(in_tensorboard, server, logdir)
         write(range(3, 7))
         server.wait_for(name, 6)
         refresh.click()
-        in_tensorboard.frame.wait_for_function(
-            "() => window.disttrainState.columns === 7", timeout=30_000
-        )
+        in_tensorboard.frame.wait_for_function("() => window.disttrainState.columns === 7")
         assert in_tensorboard.state["run"] == name
 
 
@@ -282,6 +280,7 @@ def test_dark_mode_follows_tensorboard(in_tensorboard):
 def test_an_empty_log_directory_says_how_to_fill_it(browser, tmp_path):
     with screenshot.tensorboard(tmp_path) as address:
         page = browser.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
         page.goto(f"{address}data/plugin_entry.html?name=disttrain")
         screenshot.wait_until_ready(page.main_frame)
         text = page.locator(".message").inner_text()

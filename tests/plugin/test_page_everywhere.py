@@ -27,8 +27,6 @@ from tests.plugin.run_writer import (
 )
 from tests.plugin.test_page import Opened
 
-pytestmark = pytest.mark.timeout(60)
-
 PREFIX = "/deep/prefix"
 PATHS = [f"block_{block}/kernel" for block in range(12)]
 REPLICAS = 3
@@ -157,7 +155,7 @@ class Everywhere(Opened):
     def reload(self, view):
         """Presses TensorBoard's button, and waits until the view has what is new."""
         route = f"**/disttrain/{ROUTES.get(view, 'steps')}?*"
-        with self.page.expect_response(route, timeout=20_000):
+        with self.page.expect_response(route):
             self.page.locator("button.reload-button").click()
         screenshot.wait_until_ready(self.frame)
 

@@ -12,8 +12,6 @@ from tests.plugin.health_runs import Training
 from tests.plugin.run_writer import RunWriter, layers_part, replicas_part, steps_part, variable
 from tests.plugin.test_page import Opened
 
-pytestmark = pytest.mark.timeout(120)
-
 LONG = "long/" * 2000 + "kernel"
 VANISHING = 9
 
@@ -159,10 +157,10 @@ def test_a_link_leads_to_the_view_the_layer_and_the_steps(health):
 def test_the_badge_tells_the_findings_on_any_view(health):
     tab = health("faulty", view="overview")
     badge = tab.frame.locator("#tab-health .badge")
-    badge.wait_for(timeout=10_000)
+    badge.wait_for()
     assert badge.inner_text() == "5"
     tab.choose("run", "healthy")
-    tab.frame.wait_for_function("() => window.disttrainState.findings === 0", timeout=10_000)
+    tab.frame.wait_for_function("() => window.disttrainState.findings === 0")
     assert badge.count() == 0
 
 
@@ -218,11 +216,11 @@ def test_the_badge_follows_a_run_that_grows(browser, health_server):
 
         write_step(1)
         tab = Opened(browser, health_server, "?p.disttrain.run=growing#disttrain")
-        tab.frame.wait_for_function("() => window.disttrainState.findings === 0", timeout=60_000)
+        tab.frame.wait_for_function("() => window.disttrainState.findings === 0")
         values[0, part.columns.index("weight_norm")] = np.nan
         write_step(2)
         tab.page.locator("button.reload-button").click()
-        tab.frame.wait_for_function("() => window.disttrainState.findings === 1", timeout=60_000)
+        tab.frame.wait_for_function("() => window.disttrainState.findings === 1")
         assert tab.frame.locator("#tab-health .badge").inner_text() == "1"
     tab.page.close()
     assert tab.faults == []

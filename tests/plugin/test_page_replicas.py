@@ -18,8 +18,6 @@ from tests.plugin.run_writer import (
 )
 from tests.plugin.test_page import Opened
 
-pytestmark = pytest.mark.timeout(60)
-
 RECORDS = 60
 MANY = 64
 SLOW, LOUD, OTHER_DATA, BROKEN = 5, 17, 40, 30

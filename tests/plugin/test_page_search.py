@@ -12,8 +12,6 @@ from tests.plugin.conftest import Server
 from tests.plugin.run_writer import RunWriter, layers_part, variable
 from tests.plugin.test_page import Opened
 
-pytestmark = pytest.mark.timeout(60)
-
 LONG = "a" * 5000 + "/kernel"
 PATHS = [LONG, "block_0/attention/kernel", "block_1/bias"]
 

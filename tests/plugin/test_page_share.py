@@ -11,8 +11,6 @@ from tests.plugin import screenshot
 from tests.plugin.conftest import HOSTILE, HOSTILE_RUN
 from tests.plugin.test_page import Opened
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture
 def tab(browser, server):

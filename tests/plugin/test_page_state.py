@@ -9,8 +9,6 @@ from tests.plugin import screenshot
 from tests.plugin.conftest import HOSTILE_RUN
 from tests.plugin.test_page import Opened
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def address(**parameters):
     """The page's address in TensorBoard, with these parts of its state."""

@@ -23,6 +23,7 @@ from tensorboard_plugin import (
     reader,
     turns,
 )
+from tests.patience import PATIENCE
 from tests.plugin.run_writer import histograms_part, layers_part, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
 
@@ -235,7 +236,7 @@ def test_many_requests_at_once_get_what_one_gets():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert wrong == []
 
 
@@ -352,7 +353,7 @@ def test_reading_in_the_background_makes_way():
         thread.start()
         time.sleep(0.05)
         found.append("answer")
-    thread.join(10)
+    thread.join(PATIENCE)
     assert found == ["answer", "background"]
     with order.first():
         began = time.monotonic()

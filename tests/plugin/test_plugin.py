@@ -16,8 +16,6 @@ from tests.plugin.conftest import HOSTILE, HOSTILE_RUN, PLAIN_RECORDS
 from tests.plugin.run_writer import EPOCH, transformer
 from tests.plugin.test_reader import decode_binary
 
-pytestmark = pytest.mark.timeout(120)
-
 ROUTES = {
     "runs": {},
     "variables": {"run": "plain"},

@@ -15,8 +15,6 @@ from tests.plugin.run_writer import (
 )
 from tests.plugin.test_reader import decode_binary
 
-pytestmark = pytest.mark.timeout(120)
-
 PATHS = [path for path, _ in transformer(1)]
 
 #: The variable of the run `plain` whose gradient overflows.

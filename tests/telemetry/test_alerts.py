@@ -13,6 +13,7 @@ from disttrain.callbacks import TelemetryCallback
 from disttrain.telemetry import alerts
 from tensorboard_plugin import health, metadata
 from tests.distributed import checks
+from tests.patience import PATIENCE
 from tests.plugin.health_runs import Training
 
 LAYERS = tuple(s.name for s in metadata.layer_statistics(["momentum", "velocity"]))
@@ -46,7 +47,7 @@ def said(found):
 
 def quietly(found, watcher):
     """Waits until what is under way has been looked at."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not watcher._looking.done() and time.monotonic() < end:
         time.sleep(0.01)
     return said(found)
@@ -167,7 +168,7 @@ def test_the_rules_run_on_another_thread_and_hold_up_nobody(monkeypatch):
 
     def slow(run):
         threads.append(threading.current_thread().name)
-        go_on.wait(20)
+        go_on.wait(PATIENCE)
         return []
 
     monkeypatch.setattr(health, "findings", slow)

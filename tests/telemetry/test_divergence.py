@@ -11,6 +11,7 @@ import tensorflow as tf
 from disttrain.replication import Replication, Topology, resolve
 from disttrain.telemetry import divergence
 from disttrain.telemetry.divergence import TOLERANCES, DivergenceCheck, bit_hashes
+from tests.patience import PATIENCE
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 WEIGHTS = divergence._odd_weights(64)
@@ -33,9 +34,9 @@ class Together(Replication):
 
     def all_gather(self, array):
         self._shared[self.topology.process] = np.asarray(array)
-        self._barrier.wait(60)
+        self._barrier.wait(PATIENCE)
         gathered = np.stack(self._shared)
-        self._barrier.wait(60)
+        self._barrier.wait(PATIENCE)
         return gathered
 
 
@@ -65,7 +66,7 @@ def on_processes(values, steps=(1,)):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(120)
+            thread.join(PATIENCE)
     return raised, [str(warning.message) for warning in warned]
 
 
