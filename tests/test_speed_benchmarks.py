@@ -11,6 +11,7 @@ import time
 
 import keras
 import numpy as np
+import psutil
 import pytest
 
 from tests.benchmarks import (
@@ -239,7 +240,7 @@ def quick(directory):
     names = ["mirrored", "start", "epochs", "peers-pinned", "scaling", "telemetry-memory"]
     command = [sys.executable, "-m", "tests.benchmarks", *names, "--quick", "--json", str(path)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=5 * PATIENCE, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     figures = {}
@@ -267,6 +268,17 @@ def test_the_start_is_measured_in_fresh_processes(beside):
     *imports, first = beside["start"]
     assert [figure["goal"] for figure in imports] == [start.IMPORT, start.IMPORT, None]
     assert first["details"]["seconds"] > 1
+
+
+def test_a_benchmark_that_is_ended_ends_its_processes():
+    command = [sys.executable, "-m", "tests.benchmarks", "mirrored", "--quick"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as running:
+        measuring = psutil.Process(running.pid).children
+        wait_until(measuring)
+        (child,) = measuring()
+        running.terminate()
+        assert running.wait(PATIENCE) == 143
+    wait_until(lambda: not child.is_running())
 
 
 def test_a_process_keeps_to_one_core_unless_it_is_free(monkeypatch):

@@ -7,6 +7,7 @@ figures are, and which yields them.
 import argparse
 import dataclasses
 import os
+import signal
 import sys
 import time
 
@@ -141,4 +142,6 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    # As Ctrl-C, so that no process is left that it has started, perhaps a stopped one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -1,7 +1,6 @@
 """What an epoch costs beside its steps: four shuffled batches of arrays, and as many to validate.
 
-Logical devices have to be there before TensorFlow's first operation, so it runs in a process of its
-own: `python -m tests.benchmarks.epochs SETTINGS` prints what it has measured as JSON.
+It runs in `own_process`.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import disttrain
-from tests.benchmarks import mirrored, models, report, speed
+from tests.benchmarks import models, own_process, report, speed
 
 #: Batches of an epoch, and epochs of a call of `fit`.
 BATCHES, EPOCHS = 4, 5
@@ -31,7 +30,7 @@ def epochs(settings):
     if settings.quick:
         # An epoch of Keras's under the strategy takes seconds.
         settings = dataclasses.replace(settings, rounds=1, builds=1)
-    timings = mirrored.in_process("tests.benchmarks.epochs", case, settings)
+    timings = own_process.measured("tests.benchmarks.epochs", case, settings)
     for suffix in ("", _MIRRORED):
         name, other = _OURS + suffix, _KERAS + suffix
         yield report.versus("epochs", case.name, timings, name, other, GOAL)
@@ -70,7 +69,7 @@ def _by_trainer(case, replication):
 
 def main(arguments):
     tf.get_logger().setLevel("ERROR")
-    case, settings, strategy = mirrored.as_told(arguments)
+    case, settings, strategy = own_process.asked(arguments)
     keras.utils.set_random_seed(0)
     makers = {
         _KERAS: lambda _: _by_keras(case),
@@ -78,7 +77,7 @@ def main(arguments):
         _KERAS + _MIRRORED: lambda _: _by_keras(case, strategy.scope),
         _OURS + _MIRRORED: lambda _: _by_trainer(case, strategy),
     }
-    mirrored.tell(speed.measured(makers, settings, 1 if settings.quick else EPOCHS))
+    own_process.tell(speed.measured(makers, settings, 1 if settings.quick else EPOCHS))
 
 
 if __name__ == "__main__":

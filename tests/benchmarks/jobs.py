@@ -25,7 +25,7 @@ from tests.benchmarks.programs import turns
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 #: Seconds that the processes of a job have to say that they are there, and for a turn.
-STARTING, TURN = 180, 300
+STARTING, TURN = 600, 600
 
 
 class Job:
