@@ -143,13 +143,17 @@ class MetricAverage(keras.callbacks.Callback):
 class FlushAccumulation(keras.callbacks.Callback):
     """For `Model.fit` with `accumulate_steps`: applies what is left at the end of each epoch."""
 
+    def on_train_begin(self, logs=None):
+        self._flush = None
+
     def on_epoch_end(self, epoch, logs=None):
+        if self._flush is None:
+            # The optimizer has its variables by now. Each other epoch has the same trace.
+            self._flush = tf.function(self._flushed, autograph=False).get_concrete_function()
+        self._flush()
+
+    def _flushed(self):
         optimizer = self.model.optimizer
         replication = optimizer.replication
         parts = [tf.constant(0)] * replication.topology.local_replicas
-
-        @tf.function(autograph=False)
-        def flush():
-            replication.run(lambda part: optimizer.flush(), parts)
-
-        flush()
+        replication.run(lambda part: optimizer.flush(), parts)

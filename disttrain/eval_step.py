@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from disttrain.losses import Rows
+from disttrain.tracing import traced
 from disttrain.train_step import global_loss, unpack
 
 
@@ -23,7 +24,7 @@ class EvaluateStep:
             self._sums = tf.Variable(
                 tf.zeros([2 + len(task.losses.names)], tf.float64), trainable=False
             )
-        self.execute = tf.function(self._execute, autograph=False)
+        self.execute = traced(self._execute)
 
     def _execute(self, element):
         element = self._divide(element)
@@ -78,7 +79,7 @@ class PredictStep:
     def __init__(self, task, feed):
         self._task = task
         self._divide = feed.divide
-        self.execute = tf.function(self._execute, autograph=False, reduce_retracing=True)
+        self.execute = traced(self._execute, reduce_retracing=True)
         self.reset()
 
     def reset(self):

@@ -7,6 +7,7 @@ what it measured in variables that the loop reads when it wants to.
 import tensorflow as tf
 
 from disttrain.losses import Rows
+from disttrain.tracing import traced
 
 
 class TrainStep:
@@ -37,8 +38,8 @@ class TrainStep:
         self.variables = task.model.trainable_variables
         self._gradients = self._forward_backward
         if jit_compile:
-            self._gradients = tf.function(
-                self._forward_backward, jit_compile=True, autograph=False, reduce_retracing=True
+            self._gradients = traced(
+                self._forward_backward, jit_compile=True, reduce_retracing=True
             )
         self._accumulate_steps = task.optimizer.accumulate_steps
         extras = 3 + len(task.losses.names)
@@ -51,10 +52,8 @@ class TrainStep:
                     self._extras = tf.Variable(tf.zeros([extras]), trainable=False)
         self.batches_per_execution = steps_per_execution * self._accumulate_steps
         alone = self.batches_per_execution == 1
-        self.execute = tf.function(
-            self._execute_one if alone else self._execute_many, autograph=False
-        )
-        self._average = tf.function(self._execute_average, autograph=False)
+        self.execute = traced(self._execute_one if alone else self._execute_many)
+        self._average = traced(self._execute_average)
 
     def updates(self, batches):
         """How many updates an execution of so many batches makes."""

@@ -544,3 +544,24 @@ def test_what_is_no_callback_is_refused():
 )
 def test_batches_are_read_only_where_a_callback_looks_at_them(callback, watches):
     assert callbacks_module.watch_batches([callback()]) is watches
+
+
+def test_what_was_accumulated_is_applied_by_one_trace_for_all_epochs(monkeypatch, mirrored):
+    """In a second call of `fit`, with other variables, by another."""
+    traces = []
+    flush = disttrain.DistributedOptimizer.flush
+    monkeypatch.setattr(
+        disttrain.DistributedOptimizer, "flush", lambda self: traces.append(1) or flush(self)
+    )
+    strategy = mirrored(2).strategy
+    with strategy.scope():
+        model = build()
+        optimizer = disttrain.DistributedOptimizer("sgd", accumulate_steps=2)
+        model.compile(optimizer, LOSS, auto_scale_loss=False)
+    callback = disttrain.callbacks.FlushAccumulation()
+    for _ in range(2):
+        traces.clear()
+        # Three batches are one update, and one of what is left.
+        model.fit(X[:6], Y[:6], batch_size=2, epochs=3, verbose=0, callbacks=[callback])
+        assert len(traces) == 2, "of two replicas"
+    assert int(optimizer.iterations.numpy()) == 2 * 3 * 2

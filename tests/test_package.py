@@ -62,7 +62,7 @@ def test_the_plugin_imports_neither_tensorflow_nor_the_trainer():
 def test_arrows_point_one_way():
     """What lies lower does not import what lies higher."""
     order = [
-        ("disttrain.heartbeat", "disttrain.agreement", "disttrain.optional"),
+        ("disttrain.heartbeat", "disttrain.agreement", "disttrain.optional", "disttrain.tracing"),
         ("disttrain.replication", "disttrain.gradients", "disttrain.schedules"),
         ("disttrain.optimizers", "disttrain.losses", "disttrain.data", "disttrain.batches"),
         ("disttrain.telemetry", "disttrain.task"),
