@@ -547,7 +547,7 @@ def test_batches_are_read_only_where_a_callback_looks_at_them(callback, watches)
 
 
 def test_what_was_accumulated_is_applied_by_one_trace_for_all_epochs(monkeypatch, mirrored):
-    """In a second call of `fit`, with other variables, by another."""
+    """A second call of `fit`, before which the variables may change, has another."""
     traces = []
     flush = disttrain.DistributedOptimizer.flush
     monkeypatch.setattr(

@@ -66,6 +66,7 @@ def main():
     if chosen and what == "slow":
         callbacks = [Sleep()]
     count = 20 if chosen and what == "batches" else len(X)
+    (directory / "began").touch()
     made.fit(X[:count], Y[:count], batch_size=4, epochs=3, verbose=0, callbacks=callbacks)
     if replication.is_chief:
         np.savez(directory / "weights.npz", *made.model.get_weights())

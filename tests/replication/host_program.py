@@ -25,7 +25,7 @@ DTYPES = ("float32", "float64", "int32", "int64", "float16", "bfloat16")
 LATE, TOLD = 2.5, 1.0
 
 #: Seconds that the other program lasts.
-LASTS = 12
+LASTS = 4
 
 _NAMES = iter(range(10**6))
 
