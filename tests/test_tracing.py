@@ -28,7 +28,8 @@ def told(caplog):
     """What TensorFlow has warned of so far."""
     logger = tf.get_logger()
     logger.addHandler(caplog.handler)
-    yield lambda: [r.getMessage() for r in caplog.records if "retracing" in r.getMessage()]
+    with caplog.at_level("WARNING", logger=logger.name):
+        yield lambda: [r.getMessage() for r in caplog.records if "retracing" in r.getMessage()]
     logger.removeHandler(caplog.handler)
 
 

@@ -115,8 +115,6 @@ def main(arguments=None):
     except ValueError as error:
         parser.error(str(error))
 
-    # Each training is a function of its own, which TensorFlow takes for one that is retraced.
-    tf.get_logger().setLevel("ERROR")
     console = rich.console.Console()
     # Where there is no terminal, rich takes 80 columns.
     console.width = max(console.width, WIDTH)
@@ -142,6 +140,8 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    # Each training is a function of its own, which TensorFlow takes for one that is retraced.
+    tf.get_logger().setLevel("ERROR")
     # As Ctrl-C, so that no process is left that it has started, perhaps a stopped one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
