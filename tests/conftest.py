@@ -9,7 +9,7 @@ os.environ.pop("TF_CONFIG", None)
 
 import pytest
 
-pytest_plugins = ["tests.beside", "tests.halves"]
+pytest_plugins = ["tests.beside", "tests.halves", "tests.unchanged"]
 
 DEVICES = 4
 
