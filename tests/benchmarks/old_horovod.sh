@@ -5,7 +5,7 @@
 #   torch    PyTorch without CUDA, for DistributedDataParallel over Gloo
 # They lie below ~/.cache/disttrain (or $XDG_CACHE_HOME/disttrain), never in the repository.
 #
-#   tests/benchmarks/old_horovod.sh            makes what is missing (about 6 minutes, 4 GB)
+#   tests/benchmarks/old_horovod.sh            makes what is missing (6 to 9 minutes, 4 GB)
 #   tests/benchmarks/old_horovod.sh horovod    only that one
 #   tests/benchmarks/old_horovod.sh --where    prints the folder
 #   PYTHON=/path/to/python3.11                 chooses the interpreter (3.10 or 3.11)
