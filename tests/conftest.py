@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -22,6 +23,12 @@ def logical_devices():
     if len(tf.config.list_logical_devices("CPU")) < DEVICES:
         raise RuntimeError("TensorFlow was started before its devices could be set")
     return [device.name for device in tf.config.list_logical_devices("CPU")]
+
+
+@pytest.fixture
+def own_path(monkeypatch):
+    """A `sys.path` for the test alone; to load a program adds the directory where it is."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -471,7 +471,7 @@ def wrong():
 
 
 @pytest.fixture
-def program(tmp_path):
+def program(tmp_path, own_path):
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     return str(path)

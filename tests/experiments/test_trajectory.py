@@ -208,7 +208,7 @@ def test_the_command_follows_draws_and_writes(capsys, tmp_path, monkeypatch):
     assert [row["x"] for row in rows if row["run"] == "1"][1] == "-8.0"
 
 
-def test_the_command_takes_an_optimizer_of_a_program(capsys, tmp_path):
+def test_the_command_takes_an_optimizer_of_a_program(capsys, tmp_path, own_path):
     program = tmp_path / "mine.py"
     program.write_text(
         "class Plain:\n"
@@ -235,7 +235,7 @@ def test_the_command_takes_an_optimizer_of_a_program(capsys, tmp_path):
         (["x^2", "--start", "1", "--out", "/nowhere/a.png"], "/nowhere/a.png"),
     ],
 )
-def test_the_command_says_what_it_cannot_do(capsys, arguments, words):
+def test_the_command_says_what_it_cannot_do(capsys, own_path, arguments, words):
     status, _, err = run(capsys, *arguments)
     assert status == 2
     assert err.startswith("disttrain trajectory: ")
