@@ -33,22 +33,27 @@ def test_a_change_is_told_until_it_is_undone(name, monkeypatch, tmp_path):
     assert difference(before, shared()) == []
 
 
-def test_a_signal_handler_a_policy_and_eager_functions_are_told():
+def test_what_is_set_in_python_keras_and_tensorflow_is_told():
     before = shared()
     handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_floatx("float64")
     tf.config.run_functions_eagerly(True)
     try:
-        told = difference(before, shared())
+        with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+            told = difference(before, shared())
     finally:
         signal.signal(signal.SIGTERM, handler)
+        keras.config.set_floatx("float32")
         keras.config.set_dtype_policy(policy)
         tf.config.run_functions_eagerly(False)
     assert [line.partition(" was ")[0] for line in told] == [
         "the handler of SIGTERM",
+        "Keras's floatx",
         "Keras's dtype policy",
         "whether functions run eagerly",
+        "TensorFlow's strategy",
     ]
     assert difference(before, shared()) == []
 
