@@ -3,8 +3,10 @@
 A worker waits for the others for ever if one is missing, so all of them end when one fails.
 """
 
+import contextlib
 import json
 import os
+import random
 import re
 import shlex
 import socket
@@ -54,7 +56,7 @@ class Job:
         self._hosts = [host for host in machines for _ in range(host.slots)]
         self._local_ranks = [i for host in machines for i in range(host.slots)]
         if port is None and loopback:
-            ports = _free_ports(len(self._hosts))
+            ports = free_ports(len(self._hosts))
         else:
             ports = [(port or 2222) + local for local in self._local_ranks]
         if not all(0 < one < 2**16 for one in ports):
@@ -162,13 +164,28 @@ def _gpu(local_rank, slots):
     return {"CUDA_VISIBLE_DEVICES": names[local_rank]}
 
 
-def _free_ports(count):
-    """Ports of this machine that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
+def free_ports(count):
+    """Free ports of 127.0.0.1 for servers that start in a moment.
+
+    They are below those that the kernel gives to outgoing connections, any of which could otherwise
+    take one of them before its server does.
+
+    Raises:
+        OSError: There are too few.
+    """
     try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+            outgoing = int(file.read().split()[0])
+    except OSError:
+        outgoing = 32768
+    lowest = 10_000 if outgoing > 12_000 else 1024
+    with contextlib.ExitStack() as stack:
+        found = []
+        for port in random.sample(range(lowest, outgoing), outgoing - lowest):
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError(f"There are fewer than {count} free ports from {lowest} to {outgoing - 1}.")
