@@ -1,40 +1,57 @@
 #!/usr/bin/env bash
-# Checks everything: layout and lint, the scripts, the tests, in two processes. Arguments go to pytest,
-# and then only pytest runs. DISTTRAIN_STRICT=1 makes a check whose program is missing a failure.
+# Checks the repository. It makes or updates .venv first where that is needed.
+#
+#   launch/test.sh              lint, and all tests but the exhaustive ones
+#   launch/test.sh unit         lint, and the tests of one layer: unit, graph, processes or browser
+#   launch/test.sh --all        lint, and all tests
+#   launch/test.sh exhaustive   the exhaustive tests alone; --slice=2/3 runs the second third of them
+#   launch/test.sh ARGS...      pytest with these arguments, in one process
+#
+# The tests run in as many workers as there are cores; WORKERS=4 sets another number.
+# DISTTRAIN_STRICT=1 makes a check whose program is missing a failure.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-"$root/launch/setup.sh"
 cd "$root"
-# Many containers set it; each process of a test would then compile all modules for itself.
+./launch/setup.sh --check >/dev/null 2>&1 || ./launch/setup.sh
+# Many containers set it; each process of a test would then compile all modules again.
 unset PYTHONDONTWRITEBYTECODE
 bin=$root/.venv/bin
 
-if (($#)); then
-  exec "$bin/python" -m pytest "$@"
-fi
+lint() {
+  local scripts
+  "$bin/ruff" check .
+  "$bin/ruff" format --check .
+  mapfile -t scripts < <(find launch -name '*.sh' -o -name '*.sbatch' | sort)
+  if type -P shellcheck >/dev/null; then
+    shellcheck "${scripts[@]}" .ci/run
+  elif [[ ${DISTTRAIN_STRICT:-0} == 1 ]]; then
+    echo "disttrain: shellcheck not found; install it, for example 'sudo apt-get install shellcheck', and run this again." >&2
+    exit 1
+  else
+    echo "disttrain: skipping shellcheck, which is not installed"
+  fi
+}
 
-"$bin/ruff" check .
-"$bin/ruff" format --check .
-mapfile -t scripts < <(find launch -name '*.sh' -o -name '*.sbatch' | sort)
-if type -P shellcheck >/dev/null; then
-  shellcheck "${scripts[@]}" .ci/run
-elif [[ ${DISTTRAIN_STRICT:-0} == 1 ]]; then
-  echo "disttrain: shellcheck not found; install it, for example 'sudo apt-get install shellcheck', and run this again." >&2
-  exit 1
-else
-  echo "disttrain: skipping shellcheck, which is not installed"
-fi
+tests() { exec "$bin/python" -m pytest -n "${WORKERS:-auto}" "$@"; }
 
-second_log=$(mktemp)
-"$bin/python" -m pytest --half=2 >"$second_log" 2>&1 &
-second=$!
-trap 'kill "$second" 2>/dev/null || true; rm -f "$second_log"' EXIT
-echo "disttrain: two halves of the tests run at once; what the second has to say comes last"
-status=0
-"$bin/python" -m pytest --half=1 || status=$?
-# Pytest's status after Ctrl-C.
-((status != 2)) || exit 2
-wait "$second" || status=$?
-cat "$second_log"
-exit "$status"
+case ${1:-} in
+  '')
+    lint
+    tests
+    ;;
+  --all)
+    lint
+    tests "$@"
+    ;;
+  unit | graph | processes | browser)
+    lint
+    tests -m "$@"
+    ;;
+  exhaustive)
+    tests -m "$@"
+    ;;
+  *)
+    exec "$bin/python" -m pytest "$@"
+    ;;
+esac

@@ -10,7 +10,12 @@ os.environ.pop("TF_CONFIG", None)
 
 import pytest
 
-pytest_plugins = ["tests.beside", "tests.halves", "tests.unchanged"]
+pytest_plugins = [
+    "tests._support.background_jobs",
+    "tests._support.layers",
+    "tests._support.durations",
+    "tests._support.global_state_guard",
+]
 
 DEVICES = 4
 

@@ -6,7 +6,9 @@ import pytest
 
 from disttrain import agreement
 from disttrain.replication import Topology
-from tests.fake_processes import together
+from tests._support.threaded_processes import together
+
+pytestmark = pytest.mark.unit
 
 
 def variables(*described):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import disttrain
 from disttrain import replication as replication_module
-from tests.small import (
+from tests._support.tiny_models import (
     LABELS,
     WEIGHTS,
     X,
@@ -28,6 +28,7 @@ from tests.small import (
 # Wrong arguments
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -53,6 +54,7 @@ def test_a_wrong_argument_is_named(options, error, message):
         trainer_of(**options).fit(batches(X, LABELS), verbose=0)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("own", "given", "message"),
     [
@@ -72,6 +74,7 @@ def test_an_optimizer_that_does_the_same_as_the_trainer_is_refused(own, given, m
         trainer_of(optimizer=sgd(**own), **given)
 
 
+@pytest.mark.unit
 def test_a_distributed_optimizer_brings_its_own_clip():
     own = disttrain.DistributedOptimizer(sgd(), clip=disttrain.ClipByNorm(1.0))
     assert trainer_of(optimizer=own).optimizer.clip == disttrain.ClipByNorm(1.0)
@@ -79,6 +82,7 @@ def test_a_distributed_optimizer_brings_its_own_clip():
         trainer_of(optimizer=own, clip=disttrain.ClipByNorm(1.0))
 
 
+@pytest.mark.graph
 def test_a_loss_scale_optimizer_is_unwrapped(one_or_two):
     own = keras.optimizers.LossScaleOptimizer(sgd(), initial_scale=64.0)
     trainer = trainer_of(optimizer=own, replication=one_or_two)
@@ -90,6 +94,7 @@ def test_a_loss_scale_optimizer_is_unwrapped(one_or_two):
     assert_same_weights(trainer.model, model)
 
 
+@pytest.mark.unit
 def test_an_optimizer_built_outside_of_the_scope_is_refused(mirrored):
     optimizer = sgd()
     optimizer.build(dense().trainable_variables)
@@ -97,12 +102,14 @@ def test_an_optimizer_built_outside_of_the_scope_is_refused(mirrored):
         trainer_of(optimizer=optimizer, replication=mirrored(2))
 
 
+@pytest.mark.unit
 def test_an_optimizer_made_outside_of_the_scope_is_brought_in_with_its_settings(mirrored):
     trainer = trainer_of(optimizer=sgd(0.25, momentum=0.5, nesterov=True), replication=mirrored(2))
     inner = trainer.optimizer.inner
     assert (float(inner.learning_rate.numpy()), inner.momentum, inner.nesterov) == (0.25, 0.5, True)
 
 
+@pytest.mark.unit
 def test_compiled_steps_need_one_replica_a_process(mirrored):
     with pytest.raises(ValueError, match=r"jit_compile=True needs one replica a process"):
         trainer_of(jit_compile=True, replication=mirrored(2))
@@ -113,6 +120,7 @@ class OwnStep(keras.Model):
         return super().train_step(data)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
@@ -126,11 +134,13 @@ def test_what_builds_no_model_that_can_be_trained_is_named(build, error, message
         trainer_of(build)
 
 
+@pytest.mark.unit
 def test_a_model_instead_of_a_function_is_refused():
     with pytest.raises(TypeError, match=r"build_model must be a function that returns a keras"):
         trainer_of(dense())
 
 
+@pytest.mark.unit
 def test_horovod_that_is_not_installed_says_how_to_install_it(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
@@ -143,6 +153,7 @@ def test_horovod_that_is_not_installed_says_how_to_install_it(monkeypatch):
 WORKERS = ["host1:2222", "host2:2222"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -180,18 +191,21 @@ def test_a_wrong_tf_config_is_shown(config, message, asked, monkeypatch):
     assert '"cluster": {"worker": ["host1:2222"' in str(caught.value), "so is a right one"
 
 
+@pytest.mark.unit
 def test_multi_worker_without_a_tf_config_says_what_one_looks_like(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(ValueError, match=r"needs the environment variable TF_CONFIG.*cluster"):
         replication_module.resolve("multi_worker")
 
 
+@pytest.mark.unit
 def test_a_tf_config_of_one_worker_is_a_single_process(monkeypatch):
     config = {"cluster": {"worker": WORKERS[:1]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     assert replication_module.resolve("auto").name == "single"
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -217,6 +231,7 @@ def test_data_that_cannot_be_split_are_named(data, message, mirrored):
         trainer.fit(data((X, LABELS)), verbose=0)
 
 
+@pytest.mark.graph
 def test_arrays_with_fewer_examples_than_replicas_are_named(mirrored):
     trainer = trainer_of(replication=mirrored(3))
     for arrays, options in (((X[:2], LABELS[:2]), {}), ((X, LABELS), {"batch_size": 2})):
@@ -229,6 +244,7 @@ def batched():
     return batches(X, LABELS)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("x", "options", "error", "message"),
     [
@@ -258,6 +274,7 @@ def test_a_fit_that_cannot_be_done_says_why(x, options, error, message):
         trainer_of().fit(x() if callable(x) else x, verbose=0, **options)
 
 
+@pytest.mark.graph
 def test_data_without_targets_are_named_by_fit_and_evaluate_at_any_time():
     trainer = trainer_of()
     for _ in range(2):
@@ -268,6 +285,7 @@ def test_data_without_targets_are_named_by_fit_and_evaluate_at_any_time():
         trainer.fit(batches(X, LABELS), verbose=0)
 
 
+@pytest.mark.graph
 def test_a_dataset_that_turns_out_empty_is_named():
     empty = batches(X, LABELS).filter(lambda x, y: False)
     trainer = trainer_of()
@@ -285,11 +303,13 @@ class Above(keras.metrics.Mean):
         self.limit = limit
 
 
+@pytest.mark.unit
 def test_a_metric_that_cannot_be_made_anew_in_the_scope_is_named(mirrored):
     with pytest.raises((TypeError, ValueError), match=r"Above.*function that returns"):
         trainer_of(metrics=[Above(3)], replication=mirrored(2))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -311,6 +331,7 @@ def test_structures_that_do_not_fit_the_outputs_are_named(options, message):
         trainer.fit(X, {"p": Y, "q": Y}, verbose=0)
 
 
+@pytest.mark.graph
 def test_an_epoch_whose_loss_is_never_finite_stops_the_training(one_or_two):
     x = np.full_like(X, np.nan)
     trainer = trainer_of(replication=one_or_two)
@@ -322,6 +343,7 @@ def test_an_epoch_whose_loss_is_never_finite_stops_the_training(one_or_two):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.graph
 def test_a_nan_on_one_replica_skips_the_step_on_all(mirrored):
     x = X[:8].copy()
     x[7] = np.nan  # the second replica's last example of the second batch
@@ -333,6 +355,7 @@ def test_a_nan_on_one_replica_skips_the_step_on_all(mirrored):
     assert_same_weights(trainer.model, model)
 
 
+@pytest.mark.unit
 def test_a_log_directory_that_cannot_be_written_is_named_before_the_first_step(tmp_path):
     file = tmp_path / "taken"
     file.write_text("a file")
@@ -358,12 +381,14 @@ def headed(used):
     return Headed
 
 
+@pytest.mark.graph
 def test_a_loss_that_depends_on_no_variable_is_refused(one_or_two):
     trainer = trainer_of(headed(0), replication=one_or_two)
     with pytest.raises(ValueError, match=r"no variable has a gradient.*head_0/kernel"):
         trainer.fit(batches(X, LABELS), verbose=0)
 
 
+@pytest.mark.graph
 def test_variables_without_a_gradient_are_named_once_and_stay(one_or_two):
     trainer = trainer_of(headed(1), replication=one_or_two)
     trainer.evaluate(X, LABELS)
@@ -378,6 +403,7 @@ def test_variables_without_a_gradient_are_named_once_and_stay(one_or_two):
     np.testing.assert_array_equal(trainer.model.heads[1].kernel.numpy(), before)
 
 
+@pytest.mark.graph
 def test_a_frozen_layer_is_not_trained_and_may_thaw(one_or_two):
     def build():
         return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(3)])
@@ -393,6 +419,7 @@ def test_a_frozen_layer_is_not_trained_and_may_thaw(one_or_two):
     assert np.abs(trainer.model.layers[0].kernel.numpy() - before).max() > 0
 
 
+@pytest.mark.unit
 def test_the_same_seed_builds_the_same_model_under_every_replication(replication):
     weights = trainer_of(replication=replication, seed=5).model.get_weights()
     keras.utils.set_random_seed(5)
@@ -400,6 +427,7 @@ def test_the_same_seed_builds_the_same_model_under_every_replication(replication
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.unit
 def test_the_public_names_are_there():
     for name in disttrain.__all__:
         assert getattr(disttrain, name) is not None

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from disttrain import Trainer, batches
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 
 #: Seconds after which a test that would hang goes on, and fails.
 
@@ -28,7 +28,7 @@ class Slow:
             while True:
                 yield np.ones([4, 3], np.float32), np.ones([4, 1], np.float32)
         finally:
-            self.may_end.wait(PATIENCE)
+            self.may_end.wait(TIMEOUT)
             self.ended.set()
 
 
@@ -37,22 +37,24 @@ def slow():
     made = Slow()
     yield made
     made.may_end.set()
-    assert made.ended.wait(PATIENCE), "the iterator has never ended"
+    assert made.ended.wait(TIMEOUT), "the iterator has never ended"
 
 
 def model():
     return keras.Sequential([keras.Input([3]), keras.layers.Dense(1)])
 
 
+@pytest.mark.graph
 def test_the_end_of_an_iterator_holds_nobody_up(slow):
     held = [iter(slow.dataset)]
     next(held[0])
     batches.let_go(held)
     assert not slow.ended.is_set()
     slow.may_end.set()
-    assert slow.ended.wait(PATIENCE)
+    assert slow.ended.wait(TIMEOUT)
 
 
+@pytest.mark.unit
 def test_an_iterator_that_ends_at_once_has_ended_when_it_is_let_go():
     class Iterator:
         pass
@@ -63,6 +65,7 @@ def test_an_iterator_that_ends_at_once_has_ended_when_it_is_let_go():
     assert gone() is None
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     "work",
     [
@@ -79,6 +82,7 @@ def test_what_reads_data_does_not_wait_for_the_end_of_its_iterator(slow, work):
     assert not slow.ended.is_set()
 
 
+@pytest.mark.unit
 def test_an_epoch_does_not_wait_for_the_iterator_of_the_last():
     """Each epoch reads a new pass here, and the end of the first pass takes for ever."""
     ending, may_end, ended = threading.Event(), threading.Event(), threading.Event()
@@ -93,7 +97,7 @@ def test_an_epoch_does_not_wait_for_the_iterator_of_the_last():
 
         def __del__(self):
             ending.set()
-            may_end.wait(PATIENCE)
+            may_end.wait(TIMEOUT)
             ended.set()
 
     class Feed:

@@ -15,11 +15,11 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
+from tests._support.tiny_models import CLOSE, LABELS, X, batches, compiled, trainer_of
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import checkpoint, comparison, harness, memory, models, report, telemetry
 from tests.benchmarks.harness import Settings, Timings, Variant
 from tests.benchmarks.slices import Slices
-from tests.small import CLOSE, LABELS, X, batches, compiled, trainer_of
 
 
 class Machine:
@@ -57,6 +57,7 @@ def measured(machine, variants, rounds=20, slice_seconds=8.0):
 # What a figure is
 
 
+@pytest.mark.unit
 def test_the_figure_is_the_median_of_the_ratios_within_rounds():
     # The machine was three times as slow in the third round, and disturbed once in the last.
     seconds = {"a": np.array([1.0, 1.0, 3.0, 1.0]), "b": np.array([1.1, 1.1, 3.3, 9.0])}
@@ -67,6 +68,7 @@ def test_the_figure_is_the_median_of_the_ratios_within_rounds():
     assert found.details["milliseconds"] == pytest.approx(220)
 
 
+@pytest.mark.unit
 def test_what_is_too_rare_for_a_sample_is_added_to_each():
     seconds = {"a": np.full(3, 2.0), "b": np.full(3, 2.2)}
     variant, timings = Variant("b", None, "a"), Timings(seconds, 1, 1, np.arange(3))
@@ -75,12 +77,14 @@ def test_what_is_too_rare_for_a_sample_is_added_to_each():
     assert found.details["ratio_of_sums"] == pytest.approx(1.15)
 
 
+@pytest.mark.unit
 def test_the_spread_goes_from_the_10th_to_the_90th_percentile():
     found = harness.summarize(np.arange(101.0))
     assert (found.median, found.p10, found.p90, found.samples) == (50, 10, 90, 101)
     assert found.p10 < found.low < found.median < found.high < found.p90
 
 
+@pytest.mark.unit
 def test_the_interval_holds_the_true_median_about_19_times_in_20():
     rng = np.random.default_rng(1)
     summaries = [harness.summarize(rng.lognormal(size=60)) for _ in range(200)]
@@ -88,6 +92,7 @@ def test_the_interval_holds_the_true_median_about_19_times_in_20():
     assert 0.9 < holds < 0.99
 
 
+@pytest.mark.unit
 def test_the_interval_narrows_with_more_rounds_and_is_the_same_each_time():
     rng = np.random.default_rng(2)
     few, many = (harness.summarize(rng.normal(1.0, 0.1, n)) for n in (30, 3000))
@@ -95,11 +100,13 @@ def test_the_interval_narrows_with_more_rounds_and_is_the_same_each_time():
     assert harness.summarize([1.0, 1.2, 1.1]) == harness.summarize([1.0, 1.2, 1.1])
 
 
-def test_the_interval_counts_builds_where_the_samples_of_one_are_alike():
+@pytest.mark.unit
+@pytest.mark.parametrize("draws", [30, pytest.param(150, marks=pytest.mark.exhaustive)])
+def test_the_interval_counts_builds_where_the_samples_of_one_are_alike(draws):
     """Six builds of ten samples, which differ by builds alone: as good as six samples."""
     rng = np.random.default_rng(3)
     holds, widths = [], []
-    for _ in range(150):
+    for _ in range(draws):
         builds = np.repeat(np.arange(6), 10)
         samples = rng.normal(1.0, 0.03, 6)[builds] + rng.normal(0.0, 0.003, 60)
         found = harness.summarize(samples, builds)
@@ -111,6 +118,7 @@ def test_the_interval_counts_builds_where_the_samples_of_one_are_alike():
     assert np.median(widths) > 1.5
 
 
+@pytest.mark.unit
 def test_builds_that_do_not_differ_leave_the_interval_as_it_is():
     rng = np.random.default_rng(4)
     samples, builds = rng.normal(1.0, 0.1, 600), np.repeat(np.arange(30), 20)
@@ -119,15 +127,18 @@ def test_builds_that_do_not_differ_leave_the_interval_as_it_is():
     assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=0.4)
 
 
+@pytest.mark.unit
 def test_a_group_for_each_sample_is_asked_for():
     with pytest.raises(ValueError, match=r"3 samples, but groups of shape \(2,\)"):
         harness.summarize([1.0, 2.0, 3.0], [0, 1])
 
 
+@pytest.mark.unit
 def test_one_sample_is_its_own_interval():
     assert harness.summarize([1.5]) == harness.Summary(1.5, 1.5, 1.5, 1.5, 1.5, 1)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("samples", [[], 1.0, [[1.0]]])
 def test_what_is_no_list_of_numbers_is_refused(samples):
     with pytest.raises(ValueError, match="list of numbers"):
@@ -137,6 +148,7 @@ def test_what_is_no_list_of_numbers_is_refused(samples):
 # Rounds
 
 
+@pytest.mark.unit
 def test_each_round_runs_every_variant_once_in_an_order_of_its_own():
     machine = Machine()
     variants = [machine.variant(name) for name in "abcd"]
@@ -152,6 +164,7 @@ def test_each_round_runs_every_variant_once_in_an_order_of_its_own():
     assert again.calls == machine.calls
 
 
+@pytest.mark.unit
 def test_garbage_is_collected_between_rounds_only():
     machine = Machine()
     frozen = gc.get_freeze_count()
@@ -161,6 +174,7 @@ def test_garbage_is_collected_between_rounds_only():
     assert gc.get_freeze_count() <= frozen
 
 
+@pytest.mark.unit
 def test_garbage_collection_comes_back_after_an_error():
     def fail(steps):
         raise OSError("no more")
@@ -170,6 +184,7 @@ def test_garbage_collection_comes_back_after_an_error():
     assert gc.isenabled()
 
 
+@pytest.mark.unit
 def test_noise_that_hits_all_alike_leaves_the_ratio():
     machine = Machine(noise=0.3)
     off, on = machine.variant("off"), machine.variant("on", cost=1.2, baseline="off")
@@ -179,6 +194,7 @@ def test_noise_that_hits_all_alike_leaves_the_ratio():
     assert found.median == pytest.approx(1.2, rel=0.05)
 
 
+@pytest.mark.unit
 def test_what_is_measured_is_built_anew_with_a_share_of_the_rounds():
     """Each build has a bias of its own, which the figure averages and its details tell."""
     machine, open_builds, closed = Machine(), [], []
@@ -202,6 +218,7 @@ def test_what_is_measured_is_built_anew_with_a_share_of_the_rounds():
     assert (found.summary.low, found.summary.high) == pytest.approx((1.0, 1.3), abs=0.06)
 
 
+@pytest.mark.unit
 def test_all_variants_are_built_before_the_first_round():
     machine = Machine()
     measured(machine, [machine.variant("off"), machine.variant("on", baseline="off")], rounds=5)
@@ -214,6 +231,7 @@ def test_all_variants_are_built_before_the_first_round():
     assert [call[:2] for call in warm[-2:]] == [("off", 8), ("on", 8)]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("slice_seconds", [1.0, 4.0, 9.0, 10.0, 37.0, 200.0])
 def test_every_sample_has_its_share_of_dear_steps(slice_seconds):
     machine = Machine()
@@ -226,6 +244,7 @@ def test_every_sample_has_its_share_of_dear_steps(slice_seconds):
     assert slice_seconds / 2 <= timings.steps / timings.slices <= slice_seconds * 2
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("period", [1, 7, 10, 60])
 @pytest.mark.parametrize("steps", [0.2, 1.0, 3.3, 9.9, 24.0, 500.0])
 def test_a_sample_is_a_whole_number_of_periods(steps, period):
@@ -234,11 +253,13 @@ def test_a_sample_is_a_whole_number_of_periods(steps, period):
     assert of_a_slice * slices % period == 0
 
 
+@pytest.mark.unit
 def test_a_baseline_that_is_not_there_is_an_error():
     with pytest.raises(ValueError, match="'off' of 'on' is none of"):
         harness.measure([Variant("on", print, baseline="off")], Settings())
 
 
+@pytest.mark.unit
 def test_two_variants_of_one_name_are_an_error():
     with pytest.raises(ValueError, match="names of their own"):
         harness.measure([Variant("on", print), Variant("on", print)], Settings())
@@ -261,6 +282,7 @@ def by_keras(callback):
     model.fit(data, steps_per_epoch=10**9, verbose=0, callbacks=[callback])
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("train", [by_trainer, by_keras])
 def test_a_slice_makes_the_steps_that_it_is_asked_for(train):
     with Slices(train) as run:
@@ -270,6 +292,7 @@ def test_a_slice_makes_the_steps_that_it_is_asked_for(train):
     assert not run._thread.is_alive()
 
 
+@pytest.mark.graph
 def test_several_steps_at_once_are_counted():
     def train(callback):
         model = compiled(steps_per_execution=4)
@@ -282,6 +305,7 @@ def test_several_steps_at_once_are_counted():
         assert int(train.optimizer.iterations.numpy()) == 8
 
 
+@pytest.mark.unit
 def test_an_error_of_the_training_comes_out_of_the_slice():
     def train(callback):
         raise OSError("no data")
@@ -290,6 +314,7 @@ def test_an_error_of_the_training_comes_out_of_the_slice():
         run(1)
 
 
+@pytest.mark.graph
 def test_a_training_that_ends_by_itself_is_an_error():
     def train(callback):
         compiled().fit(X, LABELS, verbose=0, callbacks=[callback])
@@ -298,6 +323,7 @@ def test_a_training_that_ends_by_itself_is_an_error():
         run(9)
 
 
+@pytest.mark.unit
 def test_a_training_that_never_began_ends_too():
     with Slices(by_trainer):
         pass
@@ -311,11 +337,13 @@ def figure(median=1.02, goal=1.03, samples=60):
     return report.Figure("telemetry-speed", "mlp", "every=1", summary, goal, {"steps": 3})
 
 
+@pytest.mark.unit
 def test_a_goal_is_met_by_the_median():
     assert [figure(m).met for m in (1.02, 1.03, 1.031)] == [True, True, False]
     assert figure(goal=None).met is None
 
 
+@pytest.mark.unit
 def test_the_table_says_which_goals_are_met(capsys):
     import rich.console
 
@@ -328,6 +356,7 @@ def test_the_table_says_which_goals_are_met(capsys):
     assert rows[2].split() == ["every=1", "1.000"]
 
 
+@pytest.mark.unit
 def test_no_word_of_a_table_is_cut(capsys):
     import rich.console
 
@@ -341,6 +370,7 @@ def test_no_word_of_a_table_is_cut(capsys):
     assert row.rstrip().endswith("1000.00 missed")
 
 
+@pytest.mark.unit
 def test_the_json_holds_figures_and_what_they_were_measured_on(tmp_path):
     path = tmp_path / "figures.json"
     report.write_json(path, [figure(), figure(goal=None)], Settings(rounds=7), {"speed": 1.5})
@@ -370,6 +400,7 @@ def test_the_json_holds_figures_and_what_they_were_measured_on(tmp_path):
     assert second["met"] is None
 
 
+@pytest.mark.unit
 def test_figures_are_kept_when_a_later_benchmark_fails(tmp_path, monkeypatch, capsys):
     def fine(settings):
         """Fine."""
@@ -390,6 +421,7 @@ def test_figures_are_kept_when_a_later_benchmark_fails(tmp_path, monkeypatch, ca
     assert capsys.readouterr().out.startswith("On ")
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "name"),
     [
@@ -428,17 +460,20 @@ def write(logdir, tag, steps, numbers):
     return sizes[0], sizes[-1]
 
 
+@pytest.mark.unit
 def test_recorded_bytes_are_those_by_which_the_file_grows(tmp_path):
     before, after = write(tmp_path, "disttrain/layers/0", range(1, 12), 30)
     assert telemetry.recorded(tmp_path) == (after - before, 10 * 30, 10)
 
 
+@pytest.mark.unit
 def test_scalars_of_other_pages_are_not_counted(tmp_path):
     write(tmp_path, "loss", range(5), 1)
     with pytest.raises(ValueError, match="no records"):
         telemetry.recorded(tmp_path)
 
 
+@pytest.mark.unit
 def test_a_run_that_was_recorded_too_seldom_is_an_error(tmp_path):
     write(tmp_path, "disttrain/layers/0", range(10, 1001, 10), 2)
     telemetry.check_recorded(tmp_path, 10, 1000)
@@ -446,6 +481,7 @@ def test_a_run_that_was_recorded_too_seldom_is_an_error(tmp_path):
         telemetry.check_recorded(tmp_path, 5, 1000)
 
 
+@pytest.mark.graph
 def test_the_plain_statistics_are_right_and_leave_the_training_as_it_is():
     bare, plain = telemetry.HandWritten(models.TINY), telemetry.HandWritten(models.TINY, True)
     for run in (bare, plain):
@@ -461,6 +497,7 @@ def test_the_plain_statistics_are_right_and_leave_the_training_as_it_is():
     assert np.all(plain.table.numpy() > 0)
 
 
+@pytest.mark.unit
 def test_the_peak_of_a_process_never_goes_down():
     before = memory.peak_bytes()
     block = np.ones(2**23)
@@ -471,6 +508,7 @@ def test_the_peak_of_a_process_never_goes_down():
     assert during >= before > 2**20
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("case", [*models.ALL, models.TINY], ids=lambda case: case.name)
 def test_the_data_fit_the_models(case):
     x, y = case.dataset().element_spec
@@ -481,11 +519,13 @@ def test_the_data_fit_the_models(case):
 # The command
 
 
+@pytest.mark.unit
 def test_only_the_cases_that_are_asked_for_are_measured():
     assert [c.name for c in telemetry._cases(Settings(cases=("convnet",)))] == ["convnet"]
     assert list(telemetry._cases(Settings())) == list(models.ALL)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", ["telemetry", "checkpoint", "page", "scaling", "growth"])
 def test_the_first_part_of_a_name_stands_for_all_of_them(name):
     assert command.chosen([name]).keys() == {n for n in command.BENCHMARKS if n.startswith(name)}
@@ -495,6 +535,7 @@ def test_the_first_part_of_a_name_stands_for_all_of_them(name):
     assert list(command.chosen(["telemetry-bytes"])) == ["telemetry-bytes"]
 
 
+@pytest.mark.unit
 def test_an_unknown_name_is_an_error_that_lists_the_others(capsys):
     with pytest.raises(SystemExit) as error:
         command.main(["speeed"])
@@ -502,6 +543,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_others(capsys):
     assert "no benchmark 'speeed'; there are speed, " in capsys.readouterr().err
 
 
+@pytest.mark.graph
 def test_quick_runs_from_end_to_end(tmp_path, capsys):
     path = tmp_path / "figures.json"
     # Memory needs processes of its own, which have to import TensorFlow first.
@@ -522,6 +564,7 @@ def test_quick_runs_from_end_to_end(tmp_path, capsys):
     assert "telemetry-speed. Time of a step" in capsys.readouterr().out
 
 
+@pytest.mark.graph
 def test_checkpoints_are_measured_against_a_copy_and_an_interval():
     (save,) = checkpoint.save(harness.QUICK)
     assert save.goal == 2.0
@@ -533,6 +576,7 @@ def test_checkpoints_are_measured_against_a_copy_and_an_interval():
     assert resume.details["seconds"] > 0
 
 
+@pytest.mark.unit
 def test_false_claims_are_counted_over_repeats_whose_seeds_are_their_own(monkeypatch):
     asked = []
 
@@ -552,6 +596,7 @@ def test_false_claims_are_counted_over_repeats_whose_seeds_are_their_own(monkeyp
     assert found.met is False
 
 
+@pytest.mark.graph
 def test_copies_of_an_optimizer_are_compared_in_earnest():
     equal, noisy = comparison.false_claims(harness.QUICK)
     assert (equal.goal, noisy.goal) == (0.0, 0.05)

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import disttrain
 from disttrain import callbacks as callbacks_module
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 RNG = np.random.default_rng(0)
@@ -96,6 +96,7 @@ def replication(request, mirrored):
     return "single" if request.param == 1 else mirrored(2)
 
 
+@pytest.mark.unit
 def test_no_callback_of_keras_is_left_out():
     classes = {name for name, _ in inspect.getmembers(keras.callbacks, inspect.isclass)} - {
         "Callback",
@@ -136,6 +137,7 @@ def steered_by_keras(name):
     return by_keras(STEERING[name]())
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", STEERING)
 def test_history_and_weights_equal_those_of_keras(name, replication):
     trainer = trainer_of(replication)
@@ -146,6 +148,7 @@ def test_history_and_weights_equal_those_of_keras(name, replication):
     assert trainer.model.history is history
 
 
+@pytest.mark.graph
 def test_early_stopping_stops_and_puts_the_best_weights_back():
     first = []
     notice = keras.callbacks.LambdaCallback(
@@ -159,6 +162,7 @@ def test_early_stopping_stops_and_puts_the_best_weights_back():
     assert np.abs(first[1][0] - first[0][0]).max() > 0
 
 
+@pytest.mark.graph
 def test_the_learning_rate_of_a_callback_moves_the_weights(replication):
     # The gradient is 1, so that each step moves the weight by the learning rate.
     def one_weight():
@@ -179,6 +183,7 @@ def test_the_learning_rate_of_a_callback_moves_the_weights(replication):
     np.testing.assert_allclose(history.history["learning_rate"], [1, 0.1, 0.01], rtol=1e-5)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("swap_on_epoch", [False, True])
 def test_swap_ema_weights_validates_and_ends_with_the_averages(swap_on_epoch, replication):
     def averaging():
@@ -194,6 +199,7 @@ def test_swap_ema_weights_validates_and_ends_with_the_averages(swap_on_epoch, re
     assert_same_weights(trainer.model, model)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("bad", [[5], range(10)], ids=["one example", "all"])
 def test_terminate_on_nan_stops_at_the_batch(bad, replication):
     x = X.copy()
@@ -253,6 +259,7 @@ class Watching(keras.callbacks.Callback):
         self.calls.append(("test ends", *sorted(logs)))
 
 
+@pytest.mark.graph
 def test_a_callback_hears_what_it_hears_in_keras(replication):
     ours, theirs = Watching(), Watching()
     fit(trainer_of(replication), [ours], epochs=2)
@@ -263,6 +270,7 @@ def test_a_callback_hears_what_it_hears_in_keras(replication):
     }
 
 
+@pytest.mark.graph
 def test_losses_of_batches_are_running_means_as_in_keras():
     def losses(run):
         seen = []
@@ -274,6 +282,7 @@ def test_losses_of_batches_are_running_means_as_in_keras():
     np.testing.assert_allclose(ours, theirs, **CLOSE)
 
 
+@pytest.mark.graph
 def test_lambda_callback_hears_begin_and_end():
     heard = []
     callback = keras.callbacks.LambdaCallback(
@@ -286,6 +295,7 @@ def test_lambda_callback_hears_begin_and_end():
     assert heard == ["train", "epoch 0", "end 0", "epoch 1", "end 1", "trained"]
 
 
+@pytest.mark.graph
 def test_a_callback_stops_the_training_within_an_epoch():
     def stop(batch, logs):
         if batch == 1:
@@ -297,6 +307,7 @@ def test_a_callback_stops_the_training_within_an_epoch():
     assert iterations(trainer.model) == 2
 
 
+@pytest.mark.graph
 def test_batch_ends_come_once_for_steps_that_run_together():
     ends = []
     notice = keras.callbacks.LambdaCallback(
@@ -309,6 +320,7 @@ def test_batch_ends_come_once_for_steps_that_run_together():
 # Those that write
 
 
+@pytest.mark.graph
 def test_csv_logger_writes_the_history(tmp_path, replication):
     path = tmp_path / "log.csv"
     history = fit(trainer_of(replication), keras.callbacks.CSVLogger(str(path)))
@@ -318,6 +330,7 @@ def test_csv_logger_writes_the_history(tmp_path, replication):
         np.testing.assert_allclose([float(row[name]) for row in rows], values, err_msg=name)
 
 
+@pytest.mark.graph
 def test_model_checkpoint_saves_whole_models(tmp_path, replication):
     path = str(tmp_path / "{epoch}.keras")
     trainer = trainer_of(replication, clip=disttrain.ClipByGlobalNorm(1.0), loss_scale="dynamic")
@@ -334,6 +347,7 @@ def test_model_checkpoint_saves_whole_models(tmp_path, replication):
     assert iterations(keras.models.load_model(path.format(epoch=1))) == 3
 
 
+@pytest.mark.processes
 def test_a_saved_model_loads_in_a_new_process_that_imports_disttrain(tmp_path):
     path = str(tmp_path / "model.keras")
     trainer = trainer_of(clip=disttrain.ClipByGlobalNorm(1.0), loss_scale="dynamic")
@@ -349,7 +363,7 @@ def test_a_saved_model_loads_in_a_new_process_that_imports_disttrain(tmp_path):
         [sys.executable, "-c", program, path, str(tmp_path / "x.npy")],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     assert result.returncode == 0, result.stderr[-2000:]
     optimizer, total = result.stdout.splitlines()
@@ -357,6 +371,7 @@ def test_a_saved_model_loads_in_a_new_process_that_imports_disttrain(tmp_path):
     assert float(total) == pytest.approx(float(np.abs(trainer.predict(X)).sum()), rel=1e-5)
 
 
+@pytest.mark.graph
 def test_model_checkpoint_saves_weights_alone(tmp_path, replication):
     path = str(tmp_path / "best.weights.h5")
     trainer = trainer_of(replication)
@@ -372,6 +387,7 @@ def test_model_checkpoint_saves_weights_alone(tmp_path, replication):
     assert iterations(other.model) == 9 + 3, "the optimizer's state came with them"
 
 
+@pytest.mark.graph
 def test_model_checkpoint_saves_after_so_many_batches(tmp_path, replication):
     path = str(tmp_path / "{epoch}-{batch}.keras")
     fit(trainer_of(replication), keras.callbacks.ModelCheckpoint(path, save_freq=2), epochs=2)
@@ -392,6 +408,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("save_freq", ["epoch", 1])
 def test_backup_and_restore_goes_on_where_the_training_was_interrupted(
     save_freq, tmp_path, replication
@@ -443,6 +460,7 @@ def scalars(folder):
     }
 
 
+@pytest.mark.graph
 def test_tensorboard_writes_the_history(tmp_path, replication):
     board = keras.callbacks.TensorBoard(str(tmp_path), histogram_freq=1, update_freq="batch")
     history = fit(trainer_of(replication), board, epochs=2).history
@@ -465,6 +483,7 @@ class Monitor(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.graph
 def test_remote_monitor_sends_every_epoch(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with http.server.HTTPServer(("127.0.0.1", 0), Monitor) as server:
@@ -482,6 +501,7 @@ def test_remote_monitor_sends_every_epoch(monkeypatch):
         assert message == pytest.approx({k: v[epoch] for k, v in history.history.items()})
 
 
+@pytest.mark.graph
 def test_progbar_logger_prints_its_bar(capsys):
     fit(trainer_of(), keras.callbacks.ProgbarLogger(), epochs=2, verbose=1)
     out = capsys.readouterr().out
@@ -490,6 +510,7 @@ def test_progbar_logger_prints_its_bar(capsys):
     assert "val_loss" in out
 
 
+@pytest.mark.unit
 def test_orbax_checkpoint_needs_its_package(tmp_path):
     try:
         import orbax.checkpoint  # noqa: F401
@@ -505,6 +526,7 @@ def test_orbax_checkpoint_needs_its_package(tmp_path):
 # Which run where
 
 
+@pytest.mark.unit
 def test_on_other_processes_only_those_that_write_nothing_run(tmp_path):
     writers = [
         keras.callbacks.BackupAndRestore(str(tmp_path)),
@@ -525,11 +547,13 @@ def test_on_other_processes_only_those_that_write_nothing_run(tmp_path):
     assert callbacks_module.on_this_process(others[0], is_chief=True) == others[:1]
 
 
+@pytest.mark.unit
 def test_what_is_no_callback_is_refused():
     with pytest.raises(TypeError, match=r"keras\.callbacks\.Callback objects, not 'stop'"):
         callbacks_module.on_this_process(["stop"], is_chief=True)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("callback", "watches"),
     [
@@ -546,6 +570,7 @@ def test_batches_are_read_only_where_a_callback_looks_at_them(callback, watches)
     assert callbacks_module.watch_batches([callback()]) is watches
 
 
+@pytest.mark.graph
 def test_what_was_accumulated_is_applied_by_one_trace_for_all_epochs(monkeypatch, mirrored):
     """A second call of `fit`, before which the variables may change, has another."""
     traces = []

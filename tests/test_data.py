@@ -30,6 +30,7 @@ def dataset(*arrays, size):
     return tf.data.Dataset.from_tensor_slices(arrays).batch(size)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("replicas", range(1, 6))
 @pytest.mark.parametrize("rows", range(1, 10))
 def test_every_row_goes_to_exactly_one_replica(rows, replicas):
@@ -45,6 +46,7 @@ def test_every_row_goes_to_exactly_one_replica(rows, replicas):
         assert all(len(part[0]) >= 1 for part in element["parts"]), "an empty part borrows a row"
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("rows", [1, 5, 6])
 def test_processes_cut_the_same_parts_as_replicas_of_one_process(rows):
     batch = (tf.range(rows),)
@@ -57,6 +59,7 @@ def test_processes_cut_the_same_parts_as_replicas_of_one_process(rows):
     assert apart == together
 
 
+@pytest.mark.graph
 def test_static_shapes_stay_where_the_replicas_divide_the_batch():
     x = np.zeros([8, 3], np.float32)
     fixed = tf.data.Dataset.from_tensor_slices((x, x)).batch(4, drop_remainder=True)
@@ -64,6 +67,7 @@ def test_static_shapes_stay_where_the_replicas_divide_the_batch():
     assert data.make_feed(dataset(x, x, size=4), single(2)).spec[0].shape == (None, 3)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "whole", [RANGE, (RANGE, RANGE + 10), {"a": RANGE, "b": (RANGE + 10,)}], ids=["x", "x, y", "{}"]
 )
@@ -86,6 +90,7 @@ def test_a_step_cuts_batches_of_a_known_size_by_itself(whole, topology):
     )
 
 
+@pytest.mark.graph
 def test_batches_are_cut_on_the_cpu_before_a_gpu_gets_its_part():
     divide = parts.cut(Topology(2, 1, 1), 4)
 
@@ -100,6 +105,7 @@ def test_batches_are_cut_on_the_cpu_before_a_gpu_gets_its_part():
     assert all(device.endswith("CPU:0") for device in slices)
 
 
+@pytest.mark.unit
 def test_structures_are_cut_leaf_by_leaf():
     batch = ({"a": tf.range(4), "b": (tf.range(10, 14),)}, tf.range(20, 24))
     first, second = parts.split(batch, single(2), None)["parts"]
@@ -108,6 +114,7 @@ def test_structures_are_cut_leaf_by_leaf():
     assert second[1].numpy().tolist() == [22, 23]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "element",
     [
@@ -128,6 +135,7 @@ def test_a_single_replica_gets_the_element_as_it_is(element):
         assert own.numpy().tolist() == other.numpy().tolist()
 
 
+@pytest.mark.graph
 def test_the_rows_of_a_batch_are_counted_where_its_shape_does_not_tell():
     @tf.function(input_signature=[(tf.TensorSpec([None, 3]),)])
     def rows(element):
@@ -136,6 +144,7 @@ def test_the_rows_of_a_batch_are_counted_where_its_shape_does_not_tell():
     assert [r.numpy().tolist() for r in rows((tf.zeros([5, 3]),))] == [[5.0], 5.0]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("drop", [False, True])
 def test_the_structure_of_a_part_is_known_before_it_is_read(drop):
     whole = tf.data.Dataset.from_tensor_slices({"a": np.zeros([8, 3], np.float32)})
@@ -144,6 +153,7 @@ def test_the_structure_of_a_part_is_known_before_it_is_read(drop):
     assert len(feed.spec) == 1
 
 
+@pytest.mark.graph
 def test_nothing_has_the_shapes_of_a_part_and_rows_that_do_not_count():
     x = np.ones([4, 3], np.float32)
     feed = data.make_feed(lambda context: dataset(x, np.arange(4), size=2), single(2))
@@ -159,6 +169,7 @@ def test_nothing_has_the_shapes_of_a_part_and_rows_that_do_not_count():
         assert not np.any(part[0])
 
 
+@pytest.mark.graph
 def test_a_process_whose_part_is_shorter_goes_on_with_nothing():
     longest = lambda array: np.asarray([array, 3])  # noqa: E731, another process has 3 steps
     feed = data.make_feed(
@@ -170,6 +181,7 @@ def test_a_process_whose_part_is_shorter_goes_on_with_nothing():
     assert not feed.shared
 
 
+@pytest.mark.graph
 def test_the_function_of_an_input_context_learns_its_part_of_the_batch():
     seen = []
 
@@ -192,6 +204,7 @@ def order(feed, epoch):
     return [row for element in elements for part in rows_of(element) for row in part]
 
 
+@pytest.mark.graph
 def test_arrays_are_shuffled_anew_in_each_epoch_and_alike_for_the_same_seed():
     def feed(seed, replicas=1):
         return data.make_feed(
@@ -204,10 +217,12 @@ def test_arrays_are_shuffled_anew_in_each_epoch_and_alike_for_the_same_seed():
     assert sorted(order(feed(1), 1)) == list(range(20))
 
 
+@pytest.mark.graph
 def test_arrays_without_shuffle_keep_their_order():
     assert order(data.make_feed(np.arange(7), single(2), batch_size=3), 4) == list(range(7))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("rows", [1, 2, 5, 6])
 @pytest.mark.parametrize("topology", [single(2), Topology(3, 2, 1), Topology(3, 1, 2)], ids=str)
 def test_of_arrays_a_process_takes_its_own_rows_alone(topology, rows):
@@ -229,6 +244,7 @@ def test_of_arrays_a_process_takes_its_own_rows_alone(topology, rows):
         np.testing.assert_array_equal(own, other)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_arrays_are_mapped_once_for_all_epochs(shuffle, monkeypatch):
     mapped = []
@@ -241,18 +257,21 @@ def test_arrays_are_mapped_once_for_all_epochs(shuffle, monkeypatch):
     assert len(mapped) == 1
 
 
+@pytest.mark.graph
 def test_arrays_go_on_in_the_middle_of_an_epoch():
     feed = data.make_feed(np.arange(7), single(2), batch_size=3, shuffle=True, seed=5)
     rest = [row for element in feed.dataset(4, 1) for part in rows_of(element) for row in part]
     assert rest == np.random.default_rng([5, 4]).permutation(7)[3:].tolist()
 
 
+@pytest.mark.graph
 def test_arrays_are_read_in_the_scope_of_a_strategy_too(mirrored):
     with mirrored(2).scope():
         feed = data.make_feed(np.arange(7), single(2), batch_size=3, shuffle=True, seed=5)
     assert order(feed, 1) == np.random.default_rng([5, 1]).permutation(7).tolist()
 
 
+@pytest.mark.unit
 def test_fingerprints_tell_batches_apart_where_there_are_several_processes():
     def prints(rows, topology):
         x = tf.constant(rows, tf.float32)[:, None]
@@ -264,6 +283,7 @@ def test_fingerprints_tell_batches_apart_where_there_are_several_processes():
     assert prints([1, 2], single(2)) == 0
 
 
+@pytest.mark.unit
 def test_fingerprints_add_up_exactly():
     assert all(
         0 <= float(parts.split((tf.constant([i]),), Topology(2), None)["fingerprint"]) < 1021
@@ -271,6 +291,7 @@ def test_fingerprints_add_up_exactly():
     )
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -284,6 +305,7 @@ def test_arrays_become_tensors_of_the_model_s_precision(given, expected):
     assert data.make_feed(given(), single(1)).spec[0].dtype == expected
 
 
+@pytest.mark.graph
 def test_steps_come_from_the_data_or_from_the_user():
     x = np.arange(10)
     assert data.make_feed(x, single(1), batch_size=4).steps == 3
@@ -314,6 +336,7 @@ def ragged():
     return tf.data.Dataset.from_tensors(tf.ragged.constant([[1, 2], [3]]))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("given", "options", "error", "message"),
     [
@@ -353,6 +376,7 @@ def test_data_that_cannot_be_used_are_named(given, options, error, message):
         data.make_feed(given(), single(1), **options)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     "given",
     [lambda: X[:2], lambda: tf.data.Dataset.from_tensor_slices(X).batch(2, drop_remainder=True)],

@@ -7,8 +7,10 @@ import pytest
 
 from disttrain import heartbeat
 from disttrain.heartbeat import Heartbeat, Peer, verdict
-from tests.fake_processes import together
-from tests.patience import PATIENCE
+from tests._support.threaded_processes import together
+from tests._support.timeouts import TIMEOUT
+
+pytestmark = pytest.mark.unit
 
 LIMIT = 60.0
 
@@ -72,7 +74,7 @@ def test_processes_hear_of_each_other(monkeypatch):
         rank = replication.topology.process
         pulse = Heartbeat(replication, LIMIT, None)
         pulse.done(10 + rank)
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         with pulse.waiting() if rank == 1 else heartbeat.Nobody().waiting():
             while time.monotonic() < until:
                 found = {one.rank: (one.step, one.waits) for one in pulse._peers()}
@@ -106,9 +108,18 @@ def test_processes_hear_of_each_other(monkeypatch):
 def test_messages_of_others_are_passed_over(message):
     def run(replication):
         pulse = Heartbeat(replication, LIMIT, None)
+        received, receive = [], pulse._receive
+
+        def noted(message, sender):
+            receive(message, sender)
+            received.append(message)
+
+        pulse._receive = noted
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-            stranger.sendto(message, ("127.0.0.1", pulse._socket.getsockname()[1]))
-        time.sleep(0.1)
+            for one in (message, b"the last"):
+                stranger.sendto(one, ("127.0.0.1", pulse._socket.getsockname()[1]))
+        while b"the last" not in received and pulse._thread.is_alive():
+            time.sleep(0.01)
         alive, steps = pulse._thread.is_alive(), [one.step for one in pulse._peers()]
         replication.all_gather(0)
         pulse.close()

@@ -12,7 +12,7 @@ from disttrain import cli
 from disttrain.inspect import display, summary
 from disttrain.telemetry.recorder import Recorder
 from tensorboard_plugin import health, metadata
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 from tests.plugin import run_writer
 from tests.plugin.health_runs import SGD, Training
 
@@ -90,6 +90,7 @@ def rows(output):
 # A run.
 
 
+@pytest.mark.unit
 def test_the_table_has_a_line_for_each_variable_in_model_order(run, healthy):
     status, output, _ = run(healthy)
     assert status == 0
@@ -100,6 +101,7 @@ def test_the_table_has_a_line_for_each_variable_in_model_order(run, healthy):
     assert "No findings." in output
 
 
+@pytest.mark.unit
 def test_the_head_tells_what_the_run_did(run, healthy):
     output = " ".join(run(healthy)[1].split())
     for text in (
@@ -114,6 +116,7 @@ def test_the_head_tells_what_the_run_did(run, healthy):
         assert text in output, text
 
 
+@pytest.mark.unit
 def test_values_are_medians_over_the_records(run, tmp_path):
     training = Training(41)
     training.layer("weight_norm", "block_0/kernel")[:] = np.arange(41) - 10
@@ -125,6 +128,7 @@ def test_values_are_medians_over_the_records(run, tmp_path):
     assert kernel["statistics"]["weight_norm"] == np.median(recorded)
 
 
+@pytest.mark.unit
 def test_a_ratio_far_from_the_target_gets_an_arrow_but_not_that_of_a_bias(run, tmp_path):
     training = Training(30)
     for path, ratio in (("block_0/kernel", 0.2), ("block_1/kernel", 1e-6), ("block_1/bias", 0.2)):
@@ -136,6 +140,7 @@ def test_a_ratio_far_from_the_target_gets_an_arrow_but_not_that_of_a_bias(run, t
     assert "↑" not in table["block_1/bias"]
 
 
+@pytest.mark.unit
 def test_findings_come_worst_first_with_what_to_try(run, sick):
     status, output, _ = run(sick)
     assert status == 0
@@ -145,11 +150,13 @@ def test_findings_come_worst_first_with_what_to_try(run, sick):
     assert output.count("Try: ") == 3
 
 
+@pytest.mark.unit
 def test_sorting_puts_the_largest_first(run, sick):
     assert next(iter(rows(run(sick, "--sort", "update_ratio")[1]))) == "block_2/kernel"
     assert next(iter(rows(run(sick, "--sort", "parameters")[1]))) == "embedding/embeddings"
 
 
+@pytest.mark.unit
 def test_what_was_not_recorded_is_sorted_last(run, tmp_path):
     training = Training(30)
     training.layers[:, 0] = np.nan
@@ -157,6 +164,7 @@ def test_what_was_not_recorded_is_sorted_last(run, tmp_path):
     assert list(rows(output))[-1] == "embedding/embeddings"
 
 
+@pytest.mark.unit
 def test_the_last_records_alone(run, sick):
     output = run(sick, "--last", "50")[1]
     assert "751 to 800, 50 records" in output
@@ -164,6 +172,7 @@ def test_the_last_records_alone(run, sick):
     assert "800 records" in run(sick, "--last", "5000")[1]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("width", [40, 80, 100, 200])
 def test_no_line_is_wider_than_the_terminal(run, sick, width):
     output = run(sick, width=width)[1]
@@ -171,6 +180,7 @@ def test_no_line_is_wider_than_the_terminal(run, sick, width):
     assert len(rows(output)) == len(NAMES)
 
 
+@pytest.mark.unit
 def test_columns_that_do_not_fit_are_named(run, healthy):
     assert "Not shown for want of width" not in run(healthy, width=200)[1]
     narrow = run(healthy, width=80)[1]
@@ -180,15 +190,18 @@ def test_columns_that_do_not_fit_are_named(run, healthy):
     assert "Velocity." in narrow
 
 
+@pytest.mark.unit
 def test_what_is_piped_has_no_colours(run, sick):
     assert "\x1b" not in run(sick)[1]
 
 
+@pytest.mark.unit
 def test_a_terminal_gets_colours(run, sick, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b[1;31merror" in run(sick)[1]
 
 
+@pytest.mark.unit
 def test_json_holds_the_table_and_the_findings(run, sick):
     status, output, _ = run(sick, "--json")
     assert status == 0
@@ -205,6 +218,7 @@ def test_json_holds_the_table_and_the_findings(run, sick):
     assert one["problems"] == []
 
 
+@pytest.mark.unit
 def test_a_run_that_changed_its_optimizer_and_variables_is_shown_whole(run, tmp_path):
     first, second = Training(30), Training(60, optimizer=SGD)
     columns = tuple(s.name for s in metadata.layer_statistics(["momentum", "velocity"]))
@@ -230,6 +244,7 @@ def test_a_run_that_changed_its_optimizer_and_variables_is_shown_whole(run, tmp_
 # Several runs.
 
 
+@pytest.mark.unit
 def test_several_runs_are_listed_with_their_findings(run, several):
     status, output, _ = run(several)
     assert status == 0
@@ -239,10 +254,12 @@ def test_several_runs_are_listed_with_their_findings(run, several):
     assert "--run sick shows one of them" in output
 
 
+@pytest.mark.unit
 def test_one_of_several_runs_is_shown_in_full(run, several):
     assert list(rows(run(several, "--run", "deep/healthy")[1])) == NAMES
 
 
+@pytest.mark.unit
 def test_json_holds_all_runs(run, several):
     content = json.loads(run(several, "--json")[1])
     assert [one["name"] for one in content["runs"]] == ["sick", "deep/healthy"]
@@ -251,6 +268,7 @@ def test_json_holds_all_runs(run, several):
 # What is no run.
 
 
+@pytest.mark.unit
 def test_a_directory_that_does_not_exist(run, tmp_path):
     status, output, error = run(tmp_path / "nope")
     assert (status, output) == (2, "")
@@ -258,6 +276,7 @@ def test_a_directory_that_does_not_exist(run, tmp_path):
     assert "nope" in error
 
 
+@pytest.mark.unit
 def test_a_file_is_no_directory(run, tmp_path):
     (tmp_path / "file").write_text("")
     status, _, error = run(tmp_path / "file")
@@ -265,6 +284,7 @@ def test_a_file_is_no_directory(run, tmp_path):
     assert "give the directory" in error
 
 
+@pytest.mark.unit
 def test_a_directory_without_event_files(run, tmp_path):
     status, _, error = run(tmp_path)
     assert status == 2
@@ -272,6 +292,7 @@ def test_a_directory_without_event_files(run, tmp_path):
     assert "logdir=" in error
 
 
+@pytest.mark.unit
 def test_event_files_of_another_program(run, tmp_path):
     log = Recorder(str(tmp_path))
     log.write_scalars({"loss": 1.0}, 1)
@@ -282,23 +303,27 @@ def test_event_files_of_another_program(run, tmp_path):
     assert "telemetry=None" in error
 
 
+@pytest.mark.unit
 def test_a_run_that_does_not_exist(run, several):
     status, _, error = run(several, "--run", "sik")
     assert status == 2
     assert "did you mean 'sick'? there are 'deep/healthy', 'sick'" in error
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", ["../..", "/etc", "<img src=x>"])
 def test_a_run_is_a_name_and_no_path(run, several, name):
     assert run(several, "--run", name)[0] == 2
 
 
+@pytest.mark.unit
 def test_a_statistic_that_does_not_exist(run, sick):
     status, output, error = run(sick, "--sort", "ratio")
     assert (status, output) == (2, "")
     assert "did you mean 'update_ratio'? there are parameters, weight_norm" in error
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("count", ["0", "-3", "1.5", "ten"])
 def test_a_number_of_records_that_is_none(count, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -310,6 +335,7 @@ def test_a_number_of_records_that_is_none(count, capsys):
 # What may be in a file.
 
 
+@pytest.mark.unit
 def test_a_truncated_file_is_read_as_far_as_it_goes(run, healthy, tmp_path):
     (source,) = healthy.glob("events.*")
     (tmp_path / source.name).write_bytes(source.read_bytes()[:-100_000])
@@ -318,6 +344,7 @@ def test_a_truncated_file_is_read_as_far_as_it_goes(run, healthy, tmp_path):
     assert list(rows(output)) == NAMES
 
 
+@pytest.mark.unit
 def test_a_damaged_part_is_named_and_the_rest_shown(run, tmp_path):
     part = run_writer.layers_part([run_writer.variable("a/kernel")])
     with run_writer.RunWriter(tmp_path) as writer:
@@ -333,6 +360,7 @@ def test_a_damaged_part_is_named_and_the_rest_shown(run, tmp_path):
     assert error == ""
 
 
+@pytest.mark.unit
 def test_a_run_of_which_nothing_can_be_read_says_so(run, tmp_path):
     with run_writer.RunWriter(tmp_path) as writer:
         writer.record(metadata.LAYERS, 0, b"\xff\x00", 0, np.ones((1, 8)))
@@ -342,6 +370,7 @@ def test_a_run_of_which_nothing_can_be_read_says_so(run, tmp_path):
     assert "Not read in full: disttrain/layers/0" in output
 
 
+@pytest.mark.unit
 def test_text_from_a_file_is_printed_as_text(run, tmp_path):
     training = Training(30, optimizer={"class_name": "[red]A\x1b[31m", "clip": "[b]x"})
     training.variables[1]["path"] = "[bold]a\x1b]0;title\x07\n" + "long" * 3000 + "/[/bold]kernel"
@@ -355,6 +384,7 @@ def test_text_from_a_file_is_printed_as_text(run, tmp_path):
     assert len(rows(output)) == len(NAMES)
 
 
+@pytest.mark.unit
 def test_a_single_record_without_replicas_is_shown(run, tmp_path):
     training = Training(1)
     log = Recorder(str(tmp_path))
@@ -370,18 +400,21 @@ def test_a_single_record_without_replicas_is_shown(run, tmp_path):
 # Parts.
 
 
+@pytest.mark.unit
 def test_a_trend_is_drawn_on_a_log_scale():
     assert display._sparkline([1e-5, 1e-4, 1e-3, 1e-2]) == "▁▃▆█"
     assert display._sparkline([1e-3, 0, np.nan, 1e-3]) == "▅· ▅"
     assert display._sparkline([0.0, np.nan]) == "· "
 
 
+@pytest.mark.unit
 def test_noise_is_not_blown_up_to_a_trend():
     drawn = display._sparkline([1.0e-3, 1.1e-3, 1.0e-3])
     assert len(set(drawn)) <= 2
     assert not set(drawn) & {"▁", "█"}
 
 
+@pytest.mark.unit
 def test_a_trend_is_the_geometric_mean_of_what_is_not_0():
     ratios = np.array([[1e-4], [1e-2], [0], [0], [np.nan], [np.nan]], np.float32)
     table = health.Table.packed(np.arange(6), ["update_ratio"], ratios[..., None])
@@ -391,11 +424,13 @@ def test_a_trend_is_the_geometric_mean_of_what_is_not_0():
     np.testing.assert_allclose(long, np.full((1, summary.TREND), 1e-3), rtol=1e-5)
 
 
+@pytest.mark.unit
 def test_json_has_no_number_that_is_none():
     made = summary.jsonable({"a": [float("nan"), float("inf"), -float("inf")], "b": (1, "x")})
     assert made == {"a": [None, "Infinity", "-Infinity"], "b": [1, "x"]}
 
 
+@pytest.mark.unit
 def test_wrapped_optimizers_are_named_with_what_they_wrap():
     inner = {"class_name": "Adam", "config": {"epsilon": 1e-7}}
     wrapped = {"class_name": "Lookahead", "config": {"inner": inner}}
@@ -405,6 +440,7 @@ def test_wrapped_optimizers_are_named_with_what_they_wrap():
 # As a process.
 
 
+@pytest.mark.processes
 def test_the_command_needs_no_tensorflow(sick):
     code = (
         "import sys; from disttrain.cli import main; status = main(sys.argv[1:]); "
@@ -412,18 +448,19 @@ def test_the_command_needs_no_tensorflow(sick):
         "sys.exit(status)"
     )
     command = [sys.executable, "-c", code, "inspect", str(sick)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert (result.returncode, result.stderr) == (0, "\n")
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert "block_2/kernel" in result.stdout
 
 
+@pytest.mark.processes
 def test_an_output_that_cannot_hold_all_characters_is_no_error(sick):
     result = subprocess.run(
         [sys.executable, "-m", "disttrain.cli", "inspect", str(sick)],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, b"")

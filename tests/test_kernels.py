@@ -18,8 +18,8 @@ from disttrain import kernels
 from disttrain.kernels import __main__ as command
 from disttrain.replication import Topology, resolve
 from tensorboard_plugin import metadata
-from tests.patience import PATIENCE
-from tests.small import LABELS, X, batches, sgd, trainer_of
+from tests._support.timeouts import TIMEOUT
+from tests._support.tiny_models import LABELS, X, batches, sgd, trainer_of
 
 #: A compiler that notes each run, takes its time, and writes what is no library.
 COMPILER = """\
@@ -96,6 +96,7 @@ DAMAGED = tf.errors.NotFoundError(None, None, "invalid ELF header")
 # Where it is kept
 
 
+@pytest.mark.unit
 def test_the_cache_is_that_of_the_user(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
@@ -106,6 +107,7 @@ def test_the_cache_is_that_of_the_user(monkeypatch):
     assert kernels.cache_folder() == pathlib.Path("/var/cache/disttrain/kernels")
 
 
+@pytest.mark.unit
 def test_another_source_tensorflow_or_compilation_is_another_file(tmp_path, monkeypatch):
     names = [kernels.library()]
     source = tmp_path / "operations.cc"
@@ -130,6 +132,7 @@ def test_another_source_tensorflow_or_compilation_is_another_file(tmp_path, monk
 # Compiling
 
 
+@pytest.mark.processes
 def test_it_is_compiled_once_and_found_from_then_on(cache, compiler):
     library = kernels.build()
     assert library == kernels.library()
@@ -142,17 +145,20 @@ def test_it_is_compiled_once_and_found_from_then_on(cache, compiler):
     assert "-ltensorflow_framework" in run or "libtensorflow_framework" in run
 
 
+@pytest.mark.processes
 def test_nothing_is_left_beside_the_library_but_its_lock(cache, compiler):
     kernels.build()
     assert sorted(path.suffix for path in cache.iterdir()) == [".lock", ".so"]
 
 
+@pytest.mark.processes
 def test_the_compiler_may_come_with_arguments(compiler, monkeypatch):
     monkeypatch.setenv("CXX", f"'{compiler.path}' --one 'two words'")
     kernels.build()
     assert "--one two words" in compiler.runs()[0]
 
 
+@pytest.mark.processes
 def test_without_CXX_a_compiler_is_looked_for(compiler, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -160,6 +166,7 @@ def test_without_CXX_a_compiler_is_looked_for(compiler, monkeypatch, tmp_path):
     assert len(compiler.runs()) == 1
 
 
+@pytest.mark.processes
 def test_several_at_once_compile_once(compiler):
     compiler.write(seconds=0.3)
     found = []
@@ -172,6 +179,7 @@ def test_several_at_once_compile_once(compiler):
     assert len(compiler.runs()) == 1
 
 
+@pytest.mark.processes
 def test_several_processes_at_once_compile_once(compiler):
     compiler.write(seconds=0.5)
     program = textwrap.dedent("""
@@ -186,7 +194,7 @@ def test_several_processes_at_once_compile_once(compiler):
     """)
     command = [sys.executable, "-c", program]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    printed = {process.communicate(timeout=PATIENCE)[0] for process in started}
+    printed = {process.communicate(timeout=TIMEOUT)[0] for process in started}
     assert [process.returncode for process in started] == [0, 0, 0]
     assert len(printed) == 1
     assert len(compiler.runs()) == 1
@@ -202,33 +210,39 @@ def assert_cannot(match):
     assert load() is None
 
 
+@pytest.mark.unit
 def test_there_is_no_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert_cannot(r"there is no C\+\+ compiler; install one, such as g\+\+")
 
 
+@pytest.mark.processes
 def test_the_compiler_that_is_named_does_not_exist(monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/g++ -pipe")
     assert_cannot(r"'/nowhere/g\+\+' cannot be run \(No such file.*set CXX to a C\+\+ compiler")
 
 
+@pytest.mark.processes
 def test_the_compiler_fails(compiler):
     compiler.write('#!/bin/sh\necho "tensor.h: no such file \\377" >&2\nexit 1\n')
     assert_cannot(r"c\+\+ failed:\ntensor\.h: no such file")
 
 
+@pytest.mark.processes
 def test_the_compiler_takes_for_ever(compiler, monkeypatch):
     compiler.write("#!/bin/sh\nexec sleep 5\n")
     monkeypatch.setattr(kernels, "_SECONDS", 0.2)
     assert_cannot(r"took more than 0\.2 seconds")
 
 
+@pytest.mark.unit
 def test_the_cache_cannot_be_written(compiler, cache):
     cache.parent.parent.mkdir(parents=True)
     cache.parent.write_text("a file where the folder should be")
     assert_cannot(r"cannot be kept \(.*; set XDG_CACHE_HOME to a folder that can be written")
 
 
+@pytest.mark.unit
 def test_the_user_has_no_home(compiler, monkeypatch):
     def unknown(path):
         raise RuntimeError("Could not determine home directory.")
@@ -237,11 +251,13 @@ def test_the_user_has_no_home(compiler, monkeypatch):
     assert_cannot(r"no home directory; set XDG_CACHE_HOME to a folder that can be written")
 
 
+@pytest.mark.unit
 def test_the_source_was_not_installed(compiler, monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "_SOURCE", tmp_path / "operations.cc")
     assert_cannot(r"operations\.cc.*install disttrain again")
 
 
+@pytest.mark.processes
 def test_a_library_that_was_cut_short_is_compiled_anew(compiler):
     """Mapped into memory, it would end the process instead of failing."""
     library = kernels.build()
@@ -253,6 +269,7 @@ def test_a_library_that_was_cut_short_is_compiled_anew(compiler):
     assert len(compiler.runs()) == 5
 
 
+@pytest.mark.processes
 def test_a_library_that_cannot_be_loaded_is_compiled_anew_once(compiler, monkeypatch):
     """As one that was made on a host with other system libraries."""
     kernels.build()
@@ -262,12 +279,14 @@ def test_a_library_that_cannot_be_loaded_is_compiled_anew_once(compiler, monkeyp
     assert len(compiler.runs()) == 2
 
 
+@pytest.mark.processes
 def test_what_still_cannot_be_loaded_then_is_done_without(compiler, monkeypatch):
     opening(monkeypatch, DAMAGED, DAMAGED)
     assert load() is None
     assert len(compiler.runs()) == 2
 
 
+@pytest.mark.processes
 def test_a_library_that_cannot_be_loaded_and_not_be_replaced_is_done_without(compiler, monkeypatch):
     kernels.build()
     compiler.write("#!/bin/sh\nexit 1\n")
@@ -275,6 +294,7 @@ def test_a_library_that_cannot_be_loaded_and_not_be_replaced_is_done_without(com
     assert load() is None
 
 
+@pytest.mark.processes
 def test_of_many_that_find_it_unusable_one_compiles(compiler):
     library = kernels.build()
     unusable = kernels.identity(library)
@@ -285,12 +305,14 @@ def test_of_many_that_find_it_unusable_one_compiles(compiler):
 # The command
 
 
+@pytest.mark.processes
 def test_the_command_says_where_the_library_is(compiler, monkeypatch, capsys):
     opening(monkeypatch, "the operations")
     assert command.main() == 0
     assert capsys.readouterr().out == f"compiled: {kernels.library()}\n"
 
 
+@pytest.mark.unit
 def test_the_command_says_what_is_wrong(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert command.main() == 1
@@ -299,12 +321,14 @@ def test_the_command_says_what_is_wrong(monkeypatch, tmp_path, capsys):
     assert "cannot be compiled: there is no C++ compiler" in printed.err
 
 
+@pytest.mark.processes
 def test_the_command_says_what_cannot_be_loaded(compiler, capsys):
     """With TensorFlow's own loading of what is no library."""
     assert command.main() == 1
     assert "cannot be loaded" in capsys.readouterr().err
 
 
+@pytest.mark.processes
 def test_the_command_compiles_and_replaces_what_is_damaged(operations):
     library = kernels.library()
     library.parent.mkdir(parents=True)
@@ -313,7 +337,7 @@ def test_the_command_compiles_and_replaces_what_is_damaged(operations):
         [sys.executable, "-m", "disttrain.kernels"],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     assert done.stdout == f"compiled: {library}\n", done.stderr
     assert done.returncode == 0
@@ -348,6 +372,7 @@ def train(logdir):
     return trainer, recorded(logdir)
 
 
+@pytest.mark.processes
 def test_training_without_them_records_the_same(operations, tmp_path, monkeypatch):
     trainer, expected = train(tmp_path / "with")
     monkeypatch.setattr(kernels, "load", lambda: None)
@@ -383,6 +408,7 @@ class Processes:
         return flag or self._other
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(("own", "others_lack", "used"), [(1, 0, 1), (1, 1, 0), (0, 0, 0)])
 def test_processes_use_them_together_or_not_at_all(own, others_lack, used, monkeypatch):
     operations = object() if own else None
@@ -392,6 +418,7 @@ def test_processes_use_them_together_or_not_at_all(own, others_lack, used, monke
     assert (kernels.available() is operations is not None) == bool(used)
 
 
+@pytest.mark.unit
 def test_a_single_process_asks_nobody(monkeypatch):
     monkeypatch.setattr(kernels, "load", lambda: pytest.fail("asked for too early"))
     kernels.agree(resolve("single"))
@@ -400,6 +427,7 @@ def test_a_single_process_asks_nobody(monkeypatch):
 # Processors
 
 
+@pytest.mark.processes
 def test_registers_of_all_sizes_give_the_same_bits(tmp_path):
     program = tmp_path / "registers"
     folder = tf.sysconfig.get_lib()
@@ -411,8 +439,8 @@ def test_registers_of_all_sizes_give_the_same_bits(tmp_path):
         *tf.sysconfig.get_link_flags(),
         *("-l:libtensorflow_cc.so.2", f"-Wl,-rpath,{folder}"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr
-    done = subprocess.run([program], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=TIMEOUT, check=True)
     # 18 rules with and without being measured, 6 sizes, decayed or not, and the sums of 7 sizes.
     assert done.stdout == f"{2 * (18 * 2 * 6 * 2 + 7 * 2)} compared\n"

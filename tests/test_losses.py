@@ -234,6 +234,7 @@ def fit_twice(case, size, replication):
     return trainer, history
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(("case", "replicas", "size"), RUNS)
 def test_weights_and_losses_equal_those_of_one_device(case, replicas, size, mirrored):
     replication = "single" if replicas == 1 else mirrored(replicas)
@@ -253,6 +254,7 @@ def test_weights_and_losses_equal_those_of_one_device(case, replicas, size, mirr
         np.testing.assert_allclose(ours[name], evaluation[name], err_msg=name, **CLOSE)
 
 
+@pytest.mark.graph
 def test_a_replica_that_gets_nothing_of_the_last_batch_takes_part_with_zeros(mirrored):
     trainer, _ = fit_twice("sample_weight", 3, mirrored(3))
     weights, _, _ = by_keras("sample_weight", 3)
@@ -260,6 +262,7 @@ def test_a_replica_that_gets_nothing_of_the_last_batch_takes_part_with_zeros(mir
         np.testing.assert_allclose(ours, theirs, **CLOSE)
 
 
+@pytest.mark.graph
 def test_a_replica_whose_tokens_are_all_masked_weighs_nothing(mirrored):
     words = np.asarray([[1, 2, 3], [3, 2, 0], [0, 0, 0], [0, 0, 0]])
     data = (words, WORD_LABELS[:4])
@@ -279,6 +282,7 @@ def outputs(*names):
     return shapes if len(names) > 1 else shapes[names[0]]
 
 
+@pytest.mark.unit
 def test_loss_weights_multiply_the_terms_but_not_what_is_reported():
     two = outputs("first", "second")
     losses = Losses("mse", two, ["first", "second"], {"first": 2.0, "second": 0.5})
@@ -291,6 +295,7 @@ def test_loss_weights_multiply_the_terms_but_not_what_is_reported():
     assert float(total) == 2.0 * 1.0 + 0.5 * 4.0
 
 
+@pytest.mark.unit
 def test_shares_of_replicas_add_up_to_the_mean_over_the_global_batch():
     losses = Losses("mse", outputs("only"), ["only"])
     values = tf.constant([[1.0] * 3, [2.0] * 3, [6.0] * 3])
@@ -307,6 +312,7 @@ def test_shares_of_replicas_add_up_to_the_mean_over_the_global_batch():
     assert float(sum(shares)) == pytest.approx((1 + 4 + 36) / 3)
 
 
+@pytest.mark.unit
 def test_only_masks_and_means_by_weight_need_the_other_replicas():
     masked = tf.zeros([2, 3])
     masked._keras_mask = tf.ones([2, 3], tf.bool)
@@ -330,6 +336,7 @@ class Calls(keras.losses.Loss):
 TWO, ONE = ("first", "second"), ("only",)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("loss", "names", "error", "message"),
     [

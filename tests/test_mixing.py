@@ -8,8 +8,10 @@ import tensorflow as tf
 
 from disttrain.batches import pass_over
 from disttrain.data import cutmix, mixing, mixup
+from tests._support.tiny_models import trainer_of
 from tests.checkpoints import test_resume, training
-from tests.small import trainer_of
+
+pytestmark = pytest.mark.graph
 
 N = 8
 

@@ -88,6 +88,7 @@ def show(clock, epochs=10, steps=8, verbose=1, logs=None):
     progress.close()
 
 
+@pytest.mark.unit
 def test_without_a_terminal_an_epoch_is_one_line(clock, capsys):
     show(clock)
     assert capsys.readouterr().out == (
@@ -95,12 +96,14 @@ def test_without_a_terminal_an_epoch_is_one_line(clock, capsys):
     )
 
 
+@pytest.mark.unit
 def test_a_long_line_is_not_broken(clock, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     show(clock)
     assert capsys.readouterr().out.count("\n") == 1
 
 
+@pytest.mark.unit
 def test_nothing_is_shown_where_nothing_is_wanted(clock, capsys, monkeypatch):
     show(clock, verbose=0)
     assert capsys.readouterr().out == ""
@@ -109,6 +112,7 @@ def test_nothing_is_shown_where_nothing_is_wanted(clock, capsys, monkeypatch):
     assert terminal.text() == ""
 
 
+@pytest.mark.unit
 def test_a_terminal_shows_a_bar_with_speed_and_time_left(clock, monkeypatch):
     terminal = Terminal(monkeypatch)
     show(clock)
@@ -123,6 +127,7 @@ def test_a_terminal_shows_a_bar_with_speed_and_time_left(clock, monkeypatch):
     assert shown.rstrip().splitlines()[-1].endswith("4 examples/s  16 s"), "the line stays"
 
 
+@pytest.mark.unit
 def test_without_a_number_of_steps_there_is_no_time_left(clock, monkeypatch):
     terminal = Terminal(monkeypatch)
     show(clock, steps=None)
@@ -131,6 +136,7 @@ def test_without_a_number_of_steps_there_is_no_time_left(clock, monkeypatch):
     assert "left" not in shown
 
 
+@pytest.mark.unit
 def test_lines_are_shown_on_a_terminal_too_where_they_are_wanted(clock, monkeypatch):
     terminal = Terminal(monkeypatch)
     show(clock, verbose=2)
@@ -139,12 +145,14 @@ def test_lines_are_shown_on_a_terminal_too_where_they_are_wanted(clock, monkeypa
     assert text.count("\n") == 1
 
 
+@pytest.mark.unit
 def test_a_launcher_may_say_that_there_is_a_terminal_behind_the_pipe(clock, capsys, monkeypatch):
     monkeypatch.setenv("DISTTRAIN_TERMINAL", "1")
     show(clock)
     assert "━" in capsys.readouterr().out
 
 
+@pytest.mark.unit
 def test_the_cursor_comes_back_in_the_middle_of_an_epoch(clock, monkeypatch):
     terminal = Terminal(monkeypatch)
     progress = Progress(2, 4)
@@ -155,6 +163,7 @@ def test_the_cursor_comes_back_in_the_middle_of_an_epoch(clock, monkeypatch):
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -171,6 +180,7 @@ def test_numbers_are_short(value, text):
     assert progress_module._pair("x", value) == text
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -198,6 +208,7 @@ def trainer():
 ONES = np.ones([6, 2], np.float32)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("verbose", ["auto", 1, 2])
 def test_a_fit_prints_a_line_an_epoch(trainer, verbose, capsys):
     trainer.fit(
@@ -217,11 +228,13 @@ def test_a_fit_prints_a_line_an_epoch(trainer, verbose, capsys):
         )
 
 
+@pytest.mark.graph
 def test_a_silent_fit_prints_nothing(trainer, capsys):
     trainer.fit(ONES, ONES[:, :1], batch_size=2, verbose=0)
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.graph
 def test_a_fit_on_a_terminal_leaves_a_line_an_epoch(trainer, monkeypatch):
     terminal = Terminal(monkeypatch)
     trainer.fit(ONES, ONES[:, :1], batch_size=2, epochs=2)

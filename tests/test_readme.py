@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import disttrain
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -48,6 +48,7 @@ def namespace(tmp_path, monkeypatch):
     return {**names, "build_model": build_model, "keras": keras, "disttrain": disttrain}
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_the_python_runs(number, namespace):
     exec(compile(blocks("python")[number], f"README, block {number}", "exec"), namespace)
@@ -60,6 +61,7 @@ def test_the_python_runs(number, namespace):
         assert made.optimizer.iterations.numpy() == 2
 
 
+@pytest.mark.processes
 def test_the_commands_exist():
     commands = "\n".join(blocks("bash"))
     for script in set(re.findall(r"\./(launch/\w+\.sh)", commands + README)):
@@ -68,18 +70,20 @@ def test_the_commands_exist():
         result = subprocess.run(
             [sys.executable, "-m", module, "--help"],
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         assert result.returncode == 0, module
 
 
+@pytest.mark.unit
 def test_links_and_pictures_lead_somewhere():
     for target in re.findall(r"\]\(([^)]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
 
 
+@pytest.mark.unit
 def test_names_that_the_readme_speaks_of_exist():
     for name in set(re.findall(r"`disttrain\.((?:\w+\.)?\w+)", README)):
         first, _, second = name.partition(".")

@@ -111,6 +111,7 @@ CASES = {
 STEPS = range(26)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", CASES)
 def test_each_schedule_follows_its_formula(name):
     make, formula = CASES[name]
@@ -119,6 +120,7 @@ def test_each_schedule_follows_its_formula(name):
     )
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", CASES)
 def test_a_traced_function_and_any_integer_give_the_same_rate(name):
     make, formula = CASES[name]
@@ -132,6 +134,7 @@ def test_a_traced_function_and_any_integer_give_the_same_rate(name):
     assert float(schedule(keras.Variable(3, dtype="int64"))) == float(schedule(3))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", CASES)
 def test_each_schedule_comes_back_from_its_configuration(name):
     make, _ = CASES[name]
@@ -147,6 +150,7 @@ def test_each_schedule_comes_back_from_its_configuration(name):
     assert float(revived.learning_rate) == float(optimizer.learning_rate)
 
 
+@pytest.mark.unit
 def test_steps_beyond_what_float32_can_count_are_still_told_apart():
     start = 2**24
     schedule = schedules.Sequence([0.5, schedules.Warmup(1.0, 4)], [start])
@@ -156,11 +160,13 @@ def test_steps_beyond_what_float32_can_count_are_still_told_apart():
     assert float(cycle(2**25 + 2)) == pytest.approx(1.0)
 
 
+@pytest.mark.graph
 def test_a_negative_step_in_a_traced_function_counts_as_the_first():
     schedule = schedules.Warmup(0.5, 5, start=0.1)
     assert float(tf.function(lambda s: schedule(s))(tf.constant(-3))) == pytest.approx(0.1)
 
 
+@pytest.mark.unit
 def test_the_scaled_rate_ramps_from_the_unscaled_one():
     """Goyal et al. 2017, section 2.2; and horovod#88, where lr is the scaled rate already."""
     assert schedules.scaled_learning_rate(0.1, 8) == pytest.approx(0.8)
@@ -174,18 +180,21 @@ def test_the_scaled_rate_ramps_from_the_unscaled_one():
     np.testing.assert_allclose(rates(plain, STEPS), 4 * rates(decay, STEPS), rtol=1e-6)
 
 
+@pytest.mark.unit
 def test_a_table_of_epochs_keeps_no_repeated_end():
     schedule = schedules.ByEpoch(lambda epoch: 0.1 if epoch < 2 else 0.01, 5)
     assert schedule.get_config() == {"function": [0.1, 0.1, 0.01], "steps_per_epoch": 5}
     assert float(schedule(10**9)) == pytest.approx(0.01)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("step", [[1, 2], [[3]]])
 def test_a_step_that_is_no_scalar_is_refused(step):
     with pytest.raises(ValueError, match=r"Warmup takes one step number.*shape \("):
         schedules.Warmup(0.1, 5)(tf.constant(step))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -228,6 +237,7 @@ def test_bad_values_are_named_with_what_was_expected(make, words):
         make()
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "make",
     [
@@ -268,6 +278,7 @@ def plateau_factors(values, **options):
     return factors
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("values", "options", "expected"),
     [
@@ -285,6 +296,7 @@ def test_the_factor_falls_when_the_metric_stops_improving(values, options, expec
     np.testing.assert_allclose(plateau_factors(values, **options), expected)
 
 
+@pytest.mark.unit
 def test_keras_own_callback_would_lower_the_rate_in_the_same_epochs():
     rng = np.random.default_rng(0)
     values = list(1 / (1 + np.arange(40)) + rng.normal(0, 0.05, 40))
@@ -302,12 +314,14 @@ def test_keras_own_callback_would_lower_the_rate_in_the_same_epochs():
     np.testing.assert_allclose(factors, expected)
 
 
+@pytest.mark.unit
 def test_a_metric_that_is_missing_is_said_once():
     with pytest.warns(UserWarning, match="watches 'val_loss'") as caught:
         assert plateau_factors([None, None, 5, 5], factor=0.5, patience=1) == [1, 1, 1, 0.5]
     assert len(caught) == 1
 
 
+@pytest.mark.unit
 def test_without_a_plateau_the_callback_says_how_to_make_one():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.1))
@@ -332,6 +346,7 @@ class TwoProcesses:
         return np.stack([np.full_like(array, self.chief), array])
 
 
+@pytest.mark.unit
 def test_the_chiefs_factor_counts_on_all_processes():
     plateau = schedules.Plateau(0.1)
     optimizer = keras.optimizers.SGD(schedules.Warmup(plateau, 2))
@@ -350,6 +365,7 @@ def test_the_chiefs_factor_counts_on_all_processes():
     assert float(plateau.factor.numpy()) == 0.125
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_trainer_on_a_plateau_lowers_a_rate_that_has_a_schedule(mirrored, replicas):
     """Traced before the factor falls, the step must see it fall."""
@@ -370,6 +386,7 @@ def test_a_trainer_on_a_plateau_lowers_a_rate_that_has_a_schedule(mirrored, repl
     assert float(made.optimizer.learning_rate) == pytest.approx(0, abs=1e-20)
 
 
+@pytest.mark.unit
 def test_the_factor_is_part_of_a_checkpoint_of_the_optimizer(tmp_path):
     def optimizer(factor):
         return keras.optimizers.SGD(schedules.Warmup(schedules.Plateau(0.1, factor), 1))
@@ -381,6 +398,7 @@ def test_the_factor_is_part_of_a_checkpoint_of_the_optimizer(tmp_path):
     assert float(other._learning_rate(5)) == pytest.approx(0.025)
 
 
+@pytest.mark.graph
 def test_a_skipped_step_does_not_advance_a_schedule():
     variable = keras.Variable([0.0])
     optimizer = disttrain.DistributedOptimizer(
@@ -391,6 +409,7 @@ def test_a_skipped_step_does_not_advance_a_schedule():
     assert variable.numpy()[0] == -1.5
 
 
+@pytest.mark.unit
 def test_plot_writes_a_png_or_gives_the_figure(tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "rate.png"
@@ -402,6 +421,7 @@ def test_plot_writes_a_png_or_gives_the_figure(tmp_path):
     np.testing.assert_allclose(y, rates(schedules.OneCycle(0.1, 10), range(10)))
 
 
+@pytest.mark.unit
 def test_plot_without_matplotlib_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import keras
 import numpy as np
 import psutil
 import pytest
 
+from tests._support.timeouts import TIMEOUT
 from tests.benchmarks import (
     growth,
     harness,
@@ -27,7 +29,6 @@ from tests.benchmarks import (
 )
 from tests.benchmarks import speed as speed_module
 from tests.benchmarks.programs import turns
-from tests.patience import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -80,6 +81,7 @@ def is_gone(pid):
 # Turns
 
 
+@pytest.mark.processes
 def test_every_process_of_a_job_makes_the_steps_of_a_turn_and_is_stopped_between(program, tmp_path):
     log = tmp_path / "log"
     with counting(program, str(log)) as job:
@@ -94,6 +96,7 @@ def test_every_process_of_a_job_makes_the_steps_of_a_turn_and_is_stopped_between
         wait_until(lambda pid=pid: is_gone(pid))
 
 
+@pytest.mark.processes
 def test_jobs_are_measured_by_turns(program, tmp_path):
     log = tmp_path / "log"
     with counting(program, str(log), processes=1) as one, counting(program, str(log)) as two:
@@ -107,6 +110,7 @@ def test_jobs_are_measured_by_turns(program, tmp_path):
     assert np.all(timings.seconds["two"] > 0)
 
 
+@pytest.mark.processes
 def test_processes_that_train_apart_are_an_error(program, tmp_path):
     with counting(program, str(tmp_path / "log"), "wrong") as job:
         job.variant("count")(1)
@@ -114,12 +118,14 @@ def test_processes_that_train_apart_are_an_error(program, tmp_path):
             job.check("count")
 
 
+@pytest.mark.processes
 def test_an_error_of_a_process_is_told_with_its_rank(program, tmp_path):
     failure = pytest.raises(RuntimeError, match="(?s)rank 0 failed.*OSError: no data")
     with counting(program, str(tmp_path / "log")) as job, failure:
         job.variant("fail")(1)
 
 
+@pytest.mark.processes
 def test_a_program_that_does_not_start_is_told_with_what_it_has_said(tmp_path):
     program = tmp_path / "broken.py"
     program.write_text("raise SystemExit('no such package')")
@@ -128,6 +134,7 @@ def test_a_program_that_does_not_start_is_told_with_what_it_has_said(tmp_path):
         pass
 
 
+@pytest.mark.processes
 def test_a_process_that_dies_is_told(program, tmp_path):
     with counting(program, str(tmp_path / "log")) as job:
         os.kill(job.facts[1]["pid"], signal.SIGKILL)
@@ -135,7 +142,7 @@ def test_a_process_that_dies_is_told(program, tmp_path):
             job.variant("count")(1)
 
 
-def wait_until(condition, seconds=PATIENCE):
+def wait_until(condition, seconds=TIMEOUT):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -145,6 +152,7 @@ def wait_until(condition, seconds=PATIENCE):
 # Loops
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("per_call", [1, 4])
 def test_the_loop_by_hand_makes_its_steps(per_call):
     run = loops.ByHand(models.TINY, per_call)
@@ -152,6 +160,7 @@ def test_the_loop_by_hand_makes_its_steps(per_call):
     assert run.iterations == 8
 
 
+@pytest.mark.graph
 def test_all_loops_train_alike():
     """The same seed, data and optimizer give the same weights, so the work is the same."""
     runs = {
@@ -183,6 +192,7 @@ def line(slope, start, counts=(10, 100, 1000, 3000), bend=0.0):
     return harness.Timings(seconds, 7, 1, np.arange(4))
 
 
+@pytest.mark.unit
 def test_the_slope_is_that_of_one_update():
     slope, begin = growth._slopes(line(2e-6, 5e-5), "disttrain", growth.COUNTS)
     np.testing.assert_allclose(slope, 2e-6)
@@ -191,12 +201,14 @@ def test_the_slope_is_that_of_one_update():
     np.testing.assert_allclose(slope, 4e-6)
 
 
+@pytest.mark.graph
 def test_an_optimizer_of_fewer_variables_updates_them_oftener():
     adam = keras.optimizers.Adam()
     growth.Updates(adam, 2, 6)(5)
     assert int(adam.iterations.numpy()) == 15
 
 
+@pytest.mark.unit
 def test_growth_takes_the_path_that_it_is_named_for():
     """Adam by disttrain's own operation, where it can be compiled; Ftrl by Keras."""
     import disttrain
@@ -212,6 +224,7 @@ def test_growth_takes_the_path_that_it_is_named_for():
 # Figures
 
 
+@pytest.mark.unit
 def test_a_goal_of_throughput_is_one_of_time():
     seconds = {"hand": np.full(3, 2.0), "ours": np.full(3, 2.03)}
     timings = harness.Timings(seconds, 1, 1, np.arange(3))
@@ -226,6 +239,7 @@ def test_a_goal_of_throughput_is_one_of_time():
 # All of them run
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("benchmark", [speed_module.speed, growth.adam, growth.clip, growth.ftrl])
 def test_what_runs_in_this_process_runs(benchmark):
     found = list(benchmark(dataclasses.replace(harness.QUICK, builds=1)))
@@ -240,7 +254,7 @@ def quick(directory):
     names = ["mirrored", "start", "epochs", "peers-pinned", "scaling", "telemetry-memory"]
     command = [sys.executable, "-m", "tests.benchmarks", *names, "--quick", "--json", str(path)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=5 * PATIENCE, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=5 * TIMEOUT, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     figures = {}
@@ -250,26 +264,49 @@ def quick(directory):
     return figures
 
 
-@pytest.mark.beside.with_args(quick)
-def test_mirrored_runs_on_two_devices(beside):
-    assert [figure["goal"] for figure in beside["mirrored"]] == [pytest.approx(1 / 1.1)] * 2
+@pytest.mark.processes
+@pytest.mark.background_job.with_args(quick)
+def test_mirrored_runs_on_two_devices(background_job):
+    assert [figure["goal"] for figure in background_job["mirrored"]] == [pytest.approx(1 / 1.1)] * 2
 
 
-@pytest.mark.beside.with_args(quick)
-def test_epochs_are_measured_on_one_device_and_mirrored(beside):
-    assert [figure["name"] for figure in beside["epochs"]] == [
+@pytest.mark.processes
+@pytest.mark.background_job.with_args(quick)
+def test_epochs_are_measured_on_one_device_and_mirrored(background_job):
+    assert [figure["name"] for figure in background_job["epochs"]] == [
         "disttrain / Model.fit",
         "disttrain, mirrored / Model.fit, mirrored",
     ]
 
 
-@pytest.mark.beside.with_args(quick)
-def test_the_start_is_measured_in_fresh_processes(beside):
-    *imports, first = beside["start"]
+@pytest.mark.processes
+@pytest.mark.background_job.with_args(quick)
+def test_the_start_is_measured_in_fresh_processes(background_job):
+    *imports, first = background_job["start"]
     assert [figure["goal"] for figure in imports] == [start.IMPORT, start.IMPORT, None]
-    assert first["details"]["seconds"] > 1
+    assert first["goal"] == start.FIRST_STEP
 
 
+@pytest.mark.processes
+def test_the_start_is_measured_from_the_process_to_the_first_step(monkeypatch):
+    order = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            order.append("process")
+            super().__init__(*args, **kwargs)
+
+    def clock():
+        order.append("clock")
+        return len(order)
+
+    monkeypatch.setattr(start, "time", types.SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr(start.subprocess, "Popen", Popen)
+    assert start._until_line("print('first step')") == 2
+    assert order == ["clock", "process", "clock"]
+
+
+@pytest.mark.processes
 def test_a_benchmark_that_is_ended_ends_its_processes():
     command = [sys.executable, "-m", "tests.benchmarks", "mirrored", "--quick"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as running:
@@ -277,10 +314,11 @@ def test_a_benchmark_that_is_ended_ends_its_processes():
         wait_until(measuring)
         (child,) = measuring()
         running.terminate()
-        assert running.wait(PATIENCE) == 143
+        assert running.wait(TIMEOUT) == 143
     wait_until(lambda: not child.is_running())
 
 
+@pytest.mark.unit
 def test_a_process_keeps_to_one_core_unless_it_is_free(monkeypatch):
     kept = []
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
@@ -292,25 +330,28 @@ def test_a_process_keeps_to_one_core_unless_it_is_free(monkeypatch):
     assert len(kept) == 1
 
 
-@pytest.mark.beside.with_args(quick)
-def test_peers_take_turns_with_disttrain_itself(beside):
-    assert [figure["name"] for figure in beside["peers"]] == [
+@pytest.mark.processes
+@pytest.mark.background_job.with_args(quick)
+def test_peers_take_turns_with_disttrain_itself(background_job):
+    assert [figure["name"] for figure in background_job["peers"]] == [
         "disttrain / disttrain again",
         "disttrain, 10 a call / disttrain again, 10 a call",
     ]
 
 
-@pytest.mark.beside.with_args(quick)
-def test_scaling_runs(beside):
-    found = {(figure["case"], figure["name"]) for figure in beside["scaling"]}
+@pytest.mark.processes
+@pytest.mark.background_job.with_args(quick)
+def test_scaling_runs(background_job):
+    found = {(figure["case"], figure["name"]) for figure in background_job["scaling"]}
     together = {name for case, name in found if case == "tiny, batch 64"}
     assert {name.partition(" / ")[0] for name in together} >= {"2 processes", "2 apart"}
     assert {("tiny", "fp16 / plain"), ("4,096 bytes", "reduction")} <= found
 
 
-@pytest.mark.beside.with_args(quick)
-def test_memory_is_measured_in_processes_of_their_own(beside):
-    found, *_ = beside["telemetry-memory"]
+@pytest.mark.processes
+@pytest.mark.background_job.with_args(quick)
+def test_memory_is_measured_in_processes_of_their_own(background_job):
+    found, *_ = background_job["telemetry-memory"]
     off, every = found["details"]["off_bytes"], found["details"]["every_bytes"]
     assert len(off) == len(every) == 1
     assert off[0] > 2**26
@@ -318,6 +359,7 @@ def test_memory_is_measured_in_processes_of_their_own(beside):
     assert found["summary"]["median"] == pytest.approx((every[0] - off[0]) / (4 * 64 * 64))
 
 
+@pytest.mark.unit
 def test_peers_that_are_not_there_are_left_out_with_a_word(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(jobs.harness, "measure_anew", lambda build, settings: NOTHING)
@@ -332,6 +374,7 @@ def test_peers_that_are_not_there_are_left_out_with_a_word(monkeypatch, tmp_path
 NOTHING = harness.Timings({}, 1, 1, np.arange(0))
 
 
+@pytest.mark.processes
 def test_the_script_says_where_the_environments_are(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     script = ROOT / "tests" / "benchmarks" / "old_horovod.sh"

@@ -11,7 +11,7 @@ import disttrain
 from disttrain import peers, schedules, summary
 from disttrain.replication import Topology
 from disttrain.schedules.scaling import ScaledRate
-from tests.small import CROSSENTROPY, LABELS, X, batches, dense, sgd, trainer_of
+from tests._support.tiny_models import CROSSENTROPY, LABELS, X, batches, dense, sgd, trainer_of
 
 ROWS = tf.TensorSpec([None, 4])
 
@@ -23,6 +23,7 @@ def block(output):
     return {line[:15].strip(): line[15:].strip() for line in lines[:end]}
 
 
+@pytest.mark.graph
 def test_the_block_says_what_is_about_to_happen(capsys, tmp_path, mirrored):
     trainer = trainer_of(
         replication=mirrored(2),
@@ -49,6 +50,7 @@ def test_the_block_says_what_is_about_to_happen(capsys, tmp_path, mirrored):
     assert seen["Checkpoints"] == str(tmp_path / "saved")
 
 
+@pytest.mark.graph
 def test_what_is_not_there_is_said_to_be_none(capsys):
     trainer_of(optimizer="adam").fit(X, LABELS, batch_size=5)
     seen = block(capsys.readouterr().out)
@@ -56,6 +58,7 @@ def test_what_is_not_there_is_said_to_be_none(capsys):
     assert seen["Learning rate"] == "0.001, not scaled by the number of replicas"
 
 
+@pytest.mark.graph
 def test_it_is_printed_once_and_not_at_all_where_silence_is_wanted(capsys):
     trainer = trainer_of()
     trainer.fit(X, LABELS)
@@ -66,6 +69,7 @@ def test_it_is_printed_once_and_not_at_all_where_silence_is_wanted(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.graph
 def test_a_batch_that_does_not_divide_is_explained(capsys, mirrored):
     trainer_of(replication=mirrored(3)).fit(X, LABELS, batch_size=10)
     assert block(capsys.readouterr().out)["Batch"] == (
@@ -74,6 +78,7 @@ def test_a_batch_that_does_not_divide_is_explained(capsys, mirrored):
     )
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("data", "size"),
     [
@@ -90,6 +95,7 @@ def test_the_global_batch_is_found(data, size):
     assert summary.batch_of(data(), 7, Topology()) == size
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("rate", "text"),
     [
@@ -114,6 +120,7 @@ def test_a_schedule_s_scaling_is_found(capsys, rate, text):
     assert block(capsys.readouterr().out)["Learning rate"] == text
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("warmup", [0, 10])
 @pytest.mark.parametrize("make", [lambda: 0.1, lambda: schedules.InverseSqrt(0.5, 10)])
 def test_a_rate_that_is_scaled_twice_is_refused(make, warmup):
@@ -122,6 +129,7 @@ def test_a_rate_that_is_scaled_twice_is_refused(make, warmup):
         schedules.scaled_learning_rate(once, 4)
 
 
+@pytest.mark.unit
 def test_a_scaled_rate_is_a_number_like_any_other():
     rate = schedules.scaled_learning_rate(0.1, 4)
     assert isinstance(rate, ScaledRate)
@@ -138,10 +146,12 @@ def peer(**changes):
     return dataclasses.replace(peers.Peer("here", ("CPU",), known, "p"), **changes)
 
 
+@pytest.mark.unit
 def test_processes_that_run_the_same_pass():
     peers.check([peer(), peer(host="there")])
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("package", ["disttrain", "tensorflow", "horovod"])
 def test_other_code_on_a_rank_is_an_error_that_names_it(package):
     other = peer(host="there", versions={**peer().versions, package: "other"})
@@ -150,6 +160,7 @@ def test_other_code_on_a_rank_is_an_error_that_names_it(package):
     assert f"rank 0 on here has {package} {peer().versions[package]}" in str(caught.value)
 
 
+@pytest.mark.unit
 def test_another_program_on_a_rank_is_a_warning():
     with pytest.warns(
         UserWarning, match="rank 0 on here and rank 1 on there run different programs"
@@ -170,6 +181,7 @@ class Two:
         return np.stack([array, np.frombuffer(other.ljust(len(array), b"\0"), np.uint8)])
 
 
+@pytest.mark.unit
 def test_processes_meet_before_the_first_step():
     own, other = peers.meet(Two((b'"CPU"', b'"TPU"')))
     assert (own.devices, other.devices) == (("CPU",), ("TPU",))
@@ -190,6 +202,7 @@ class Everywhere:
         return True
 
 
+@pytest.mark.graph
 def test_checkpoints_on_every_rank_are_a_warning(monkeypatch, tmp_path):
     from disttrain import callbacks
 

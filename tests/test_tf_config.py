@@ -6,6 +6,8 @@ import pytest
 
 from disttrain.tf_config import check_tf_config, workers
 
+pytestmark = pytest.mark.unit
+
 HOSTS = ["one:1", "two:1"]
 
 

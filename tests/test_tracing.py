@@ -4,7 +4,9 @@ import pytest
 import tensorflow as tf
 
 from disttrain.tracing import traced
-from tests.small import X, Y, one_weight, trainer_of
+from tests._support.tiny_models import X, Y, one_weight, trainer_of
+
+pytestmark = pytest.mark.graph
 
 #: More than TensorFlow takes for a mistake.
 MANY = 7

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import disttrain
-from tests.small import (
+from tests._support.tiny_models import (
     CLOSE,
     CROSSENTROPY,
     HITS,
@@ -24,6 +24,8 @@ from tests.small import (
     sgd,
     trainer_of,
 )
+
+pytestmark = pytest.mark.graph
 
 # What goes in and comes out
 

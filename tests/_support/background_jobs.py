@@ -1,8 +1,9 @@
-"""Has what waits most of the time, such as jobs of several processes, run beside the other tests.
+"""Runs jobs of several processes in the background, once for all tests that look at their results.
 
-A test with the marker `pytest.mark.beside.with_args(function, *arguments)` gets from the fixture
-`beside` what `function(directory, *arguments)` has returned, or its exception. The functions run
-one after another on a thread, each once, in a new directory, and their tests come late.
+A test with the marker `pytest.mark.background_job.with_args(function, *arguments)` gets from the
+fixture `background_job` what `function(directory, *arguments)` returned, or its exception. When the
+first such test begins, the jobs of all of them start, two at a time, because a job that waits for
+another process leaves its core idle. Each job runs once, in a new directory.
 """
 
 import concurrent.futures
@@ -14,50 +15,57 @@ import pytest
 
 _RUNNING = pytest.StashKey()
 
+#: Jobs that run at the same time.
+AT_ONCE = 2
+
 
 def pytest_configure(config):
     config.addinivalue_line(
-        "markers", "beside(function, *arguments): what runs on a thread before the test wants it"
+        "markers", "background_job(function, *arguments): the job whose result the test looks at"
     )
 
 
-def _wanted(item):
-    marker = item.get_closest_marker("beside")
+def job_of(item):
+    """`(function, *arguments)` of a test's marker; None for a test without one."""
+    marker = item.get_closest_marker("background_job")
     return marker and marker.args
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: _wanted(item) is not None)
-    for item in filter(_wanted, items):
-        # What runs beside has limits of its own, and may not have begun when its test does.
+    for item in filter(job_of, items):
+        # A job has its own limits, and it may start long after its test.
         item.add_marker(pytest.mark.timeout(func_only=True))
 
 
-def pytest_collection_finish(session):
-    wanted = list(dict.fromkeys(filter(None, map(_wanted, session.items))))
-    if not wanted or session.config.option.collectonly:
-        return
-    folder = tempfile.TemporaryDirectory(prefix="disttrain-beside-", ignore_cleanup_errors=True)
-    thread = concurrent.futures.ThreadPoolExecutor(1, "beside")
-    running = session.config.stash[_RUNNING] = {}
-    for number, (function, *arguments) in enumerate(wanted):
+def _start(session):
+    """Starts the jobs of all selected tests; returns `(function, *arguments)` to a future."""
+    folder = tempfile.TemporaryDirectory(prefix="disttrain-jobs-", ignore_cleanup_errors=True)
+    threads = concurrent.futures.ThreadPoolExecutor(AT_ONCE, "background-job")
+    running = {}
+    for number, (function, *arguments) in enumerate(
+        dict.fromkeys(filter(None, map(job_of, session.items)))
+    ):
         directory = pathlib.Path(folder.name, str(number))
         directory.mkdir()
-        running[(function, *arguments)] = thread.submit(function, directory, *arguments)
+        running[(function, *arguments)] = threads.submit(function, directory, *arguments)
 
     def close():
         if not all(future.done() for future in running.values()):
-            thread.shutdown(wait=False, cancel_futures=True)
-            # What it waits for.
+            threads.shutdown(wait=False, cancel_futures=True)
+            # The threads wait for these.
             for child in psutil.Process().children(recursive=True):
                 child.kill()
-        thread.shutdown()
+        threads.shutdown()
 
     session.config.add_cleanup(folder.cleanup)
     session.config.add_cleanup(close)
+    return running
 
 
 @pytest.fixture
-def beside(request):
-    """What the function of the marker has returned."""
-    return request.config.stash[_RUNNING][_wanted(request.node)].result()
+def background_job(request):
+    """What the function of the marker returned."""
+    stash = request.config.stash
+    if _RUNNING not in stash:
+        stash[_RUNNING] = _start(request.session)
+    return stash[_RUNNING][job_of(request.node)].result()

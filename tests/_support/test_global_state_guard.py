@@ -9,7 +9,9 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tests.unchanged import difference, shared
+from tests._support.global_state_guard import difference, shared
+
+pytestmark = pytest.mark.unit
 
 CHANGES = {
     "the working directory": lambda m, folder: m.chdir(folder),

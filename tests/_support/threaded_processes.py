@@ -7,7 +7,7 @@ import numpy as np
 
 from disttrain.heartbeat import Nobody
 from disttrain.replication import Topology
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 
 
 class Process:
@@ -29,7 +29,7 @@ class Process:
 
 def together(processes, function):
     """The results of `function(replication)` of so many processes at the same time."""
-    rows, barrier = [None] * processes, threading.Barrier(processes, timeout=PATIENCE)
+    rows, barrier = [None] * processes, threading.Barrier(processes, timeout=TIMEOUT)
     with concurrent.futures.ThreadPoolExecutor(processes) as threads:
         made = [Process(rank, rows, barrier) for rank in range(processes)]
         return list(threads.map(function, made))

@@ -1,6 +1,6 @@
-"""How long tests wait for what surely comes."""
+"""How long tests wait for something that always happens."""
 
-#: Seconds after which a test gives up on another process or thread. What passes needs a few of
-#: them where nothing else runs, and many where two halves of the tests and their jobs share two
-#: cores. So this is a last resort, below pytest's own limit, and nothing that a test asserts.
-PATIENCE = 500
+#: Seconds after which a test stops waiting for another process or thread. A wait that succeeds
+#: takes a few seconds on an idle machine and many on a busy one. The limit is a last resort, below
+#: pytest's own, and no test asserts on it.
+TIMEOUT = 500

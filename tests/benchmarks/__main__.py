@@ -33,6 +33,7 @@ from tests.benchmarks import (
     scaling,
     speed,
     start,
+    suite,
     telemetry,
 )
 
@@ -60,6 +61,7 @@ BENCHMARKS = {
     "comparison-missed": comparison.missed_winners,
     "page-large": page.page,
     "page-start": page.start,
+    "suite": suite.suite,
 }
 
 #: Columns in which no number and no word of a table is cut off.

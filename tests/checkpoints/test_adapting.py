@@ -16,6 +16,7 @@ from tests.checkpoints import training
 RATE = "optimizer.inner.config.learning_rate"
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("key", "before", "now", "replicas", "ratio"),
     [
@@ -73,6 +74,7 @@ def manifest(rate, replicas, **options):
     }
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", RATES)
 def test_every_way_to_scale_is_known(name):
     before, now = manifest(RATES[name](2), 2), manifest(RATES[name](6), 6)
@@ -84,6 +86,7 @@ def test_every_way_to_scale_is_known(name):
         comparing.check(before, {**now, "replicas": 2})
 
 
+@pytest.mark.unit
 def test_nothing_else_of_the_optimizer_may_follow():
     before = manifest(0.1, 2, clip=disttrain.ClipByGlobalNorm(1.0))
     now = manifest(0.2, 4, clip=disttrain.ClipByGlobalNorm(2.0))
@@ -93,6 +96,7 @@ def test_nothing_else_of_the_optimizer_may_follow():
     assert "learning_rate" not in str(caught.value)
 
 
+@pytest.mark.unit
 def test_the_batch_may_follow_and_the_kind_of_data_not():
     before, now = manifest(0.1, 2), manifest(0.1, 4)
     now["data"] |= {"steps": 5, "batch": 16}
@@ -104,6 +108,7 @@ def test_the_batch_may_follow_and_the_kind_of_data_not():
         comparing.check(before, now)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("before", "batches", "now", "expected"),
     [
@@ -130,6 +135,7 @@ def test_the_place_counts_examples(before, batches, now, expected):
     assert place == {"passes": 2, "epoch": 1, "taken": expected}
 
 
+@pytest.mark.unit
 def test_one_iterator_over_the_epochs_counts_them_all():
     old = manifest(0.1, 2)
     old["place"]["data"]["taken"] = 25
@@ -144,6 +150,7 @@ def fit(made, callbacks=(), batch=training.BATCH):
     made.fit(x, y, batch_size=batch, epochs=2, verbose=0, callbacks=list(callbacks))
 
 
+@pytest.mark.graph
 def test_a_training_goes_on_with_more_replicas_a_larger_batch_and_its_rate(tmp_path, mirrored):
     """As Horovod's users do it: so many examples and so much learning rate for each replica."""
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 from disttrain.checkpoints import bundle
 from disttrain.checkpoints.bundle import Damaged
 
+pytestmark = pytest.mark.unit
+
 TENSORS = {
     "model/0/kernel": np.arange(600, dtype=np.float32).reshape(20, 30),
     "optimizer/0/iteration": np.asarray(7, np.int64),

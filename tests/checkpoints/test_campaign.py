@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
+
+pytestmark = pytest.mark.processes
 
 
 def campaign(directory, *arguments):
@@ -17,7 +19,7 @@ def campaign(directory, *arguments):
     path = directory / "results.json"
     command = [sys.executable, "-m", "tests.checkpoints.campaign", "--json", str(path)]
     done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=3 * PATIENCE, check=False
+        [*command, *arguments], capture_output=True, text=True, timeout=3 * TIMEOUT, check=False
     )
     assert path.exists(), done.stdout[-3000:] + done.stderr[-3000:]
     results = json.loads(path.read_text())
@@ -28,15 +30,17 @@ def campaign(directory, *arguments):
 
 def tours():
     for tour, faults in {"kills": 5, "stops": 4, "damage": 5, "phases": 9}.items():
-        yield pytest.param(faults, marks=pytest.mark.beside(campaign, "--tour", tour), id=tour)
+        yield pytest.param(
+            faults, marks=pytest.mark.background_job(campaign, "--tour", tour), id=tour
+        )
 
 
 @pytest.mark.parametrize("faults", list(tours()))
-def test_every_kind_of_fault_leaves_a_training_that_goes_on(beside, faults):
+def test_every_kind_of_fault_leaves_a_training_that_goes_on(background_job, faults):
     """kill -9 at any step and in any phase of a save, signals, a full disk, damaged files."""
-    assert sum(sum(result["struck"]) for result in beside) == faults
+    assert sum(sum(result["struck"]) for result in background_job) == faults
 
 
-@pytest.mark.beside(campaign, "--faults", "4", "--seed", "3")
-def test_random_faults_one_after_another_change_nothing(beside):
-    assert sum(sum(result["struck"]) for result in beside) >= 4
+@pytest.mark.background_job(campaign, "--faults", "4", "--seed", "3")
+def test_random_faults_one_after_another_change_nothing(background_job):
+    assert sum(sum(result["struck"]) for result in background_job) >= 4

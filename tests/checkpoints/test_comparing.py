@@ -9,6 +9,8 @@ import disttrain
 from disttrain.checkpoints import comparing
 from disttrain.checkpoints.comparing import Changed
 
+pytestmark = pytest.mark.unit
+
 ENTRY = {"key": "model/0/dense/kernel", "path": "dense/kernel", "role": "equal"}
 MANIFEST = {
     "step": 9,

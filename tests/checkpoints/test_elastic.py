@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests._support.timeouts import TIMEOUT
 from tests.checkpoints.elastic_program import RATE, optimizer
 from tests.checkpoints.training import X, Y, build_plain, trainer
 from tests.distributed.jobs import ROOT, _environment
-from tests.patience import PATIENCE
 
 EPOCHS, SECONDS = 7, 0.2
 
@@ -51,7 +51,10 @@ class Job:
         script.chmod(0o755)
         horovodrun = os.path.join(os.path.dirname(sys.executable), "horovodrun")
         command = [horovodrun, "--gloo", "-np", "2", "--min-np", "1", "--max-np", "3"]
-        command += ["--host-discovery-script", str(script), sys.executable, "-m"]
+        command += ["--host-discovery-script", str(script)]
+        # Who waited for Horovod to give up would wait longer than the test.
+        command += ["--gloo-timeout-seconds", "5000", "--elastic-timeout", "5000"]
+        command += [sys.executable, "-m"]
         command += ["tests.checkpoints.elastic_program", str(directory), str(EPOCHS), str(SECONDS)]
         self._output = open(directory / "output", "wb")  # noqa: SIM115, closed by `close`
         self.process = subprocess.Popen(
@@ -72,7 +75,7 @@ class Job:
     def steps(self):
         return told(self.directory)
 
-    def wait_for(self, what, seconds=PATIENCE):
+    def wait_for(self, what, seconds=TIMEOUT):
         """The first told step for which `what` holds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -111,16 +114,16 @@ def lose_a_rank_and_get_one(directory):
         other = {"localhost", "127.0.0.1"} - {job.alone["host"]}
         job.set_hosts(f"{job.alone['host']}:2", *(f"{host}:1" for host in other))
         job.again = job.wait_for(lambda line: line["size"] == 2 and line["time"] > job.changed)
-        assert job.process.wait(timeout=PATIENCE) == 0, job.output()[-3000:]
+        assert job.process.wait(timeout=TIMEOUT) == 0, job.output()[-3000:]
         return job
 
 
-pytestmark = pytest.mark.beside.with_args(lose_a_rank_and_get_one)
+pytestmark = [pytest.mark.processes, pytest.mark.background_job.with_args(lose_a_rank_and_get_one)]
 
 
 @pytest.fixture
-def job(beside):
-    return beside
+def job(background_job):
+    return background_job
 
 
 class Replayed(keras.optimizers.schedules.LearningRateSchedule):
@@ -147,19 +150,17 @@ def test_weights_are_those_of_one_process_whose_rate_follows_the_ranks(job):
             np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_lost_rank_costs_the_steps_since_the_checkpoint_and_some_seconds(job):
+def test_a_lost_rank_costs_the_steps_since_the_checkpoint(job):
     before = [line for line in job.steps() if line["time"] < job.killed]
     last = max(line["step"] for line in before)
     assert 0 <= last - (job.alone["step"] - 1) <= 2 * EVERY
     assert job.alone["anew"] == 1
-    assert job.alone["time"] - job.killed < 30
 
 
 def test_a_new_host_costs_no_step(job):
     before = [line for line in job.steps() if line["time"] < job.again["time"]]
     last = max(line["step"] for line in before)
     assert job.again["step"] == last + 1
-    assert job.again["time"] - job.changed < 45
 
 
 def test_every_step_is_made(job):

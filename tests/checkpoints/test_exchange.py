@@ -7,7 +7,9 @@ import pytest
 
 from disttrain.checkpoints import exchange, packing
 from disttrain.replication import Topology
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
+
+pytestmark = pytest.mark.unit
 
 
 class Meeting:
@@ -27,9 +29,9 @@ class Meeting:
 
             def all_gather(self, array):
                 meeting.brought[number] = np.array(array)
-                meeting.barrier.wait(PATIENCE)
+                meeting.barrier.wait(TIMEOUT)
                 found = np.stack(meeting.brought)
-                meeting.barrier.wait(PATIENCE)
+                meeting.barrier.wait(TIMEOUT)
                 return found
 
         return One()
@@ -49,7 +51,7 @@ def together(processes, function):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     return results
 
 

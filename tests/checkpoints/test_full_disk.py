@@ -11,6 +11,8 @@ import disttrain
 from disttrain.checkpoints.store import Store
 from tests.checkpoints.training import X, Y, build_plain, trainer
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def small_disk(tmp_path):

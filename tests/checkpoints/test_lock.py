@@ -10,9 +10,10 @@ import sys
 import pytest
 
 from disttrain.checkpoints.lock import InUse, Lock
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 
 
+@pytest.mark.unit
 def test_a_second_one_is_refused_with_host_process_and_start(tmp_path):
     first = Lock(str(tmp_path))
     first.acquire()
@@ -30,6 +31,7 @@ def test_a_second_one_is_refused_with_host_process_and_start(tmp_path):
     second.release()
 
 
+@pytest.mark.processes
 def test_what_a_killed_process_has_left_means_nothing(tmp_path):
     code = (
         "import sys, time; from disttrain.checkpoints.lock import Lock\n"
@@ -41,16 +43,17 @@ def test_what_a_killed_process_has_left_means_nothing(tmp_path):
         with pytest.raises(InUse, match=f"process {child.pid} on"):
             Lock(str(tmp_path)).acquire()
         child.send_signal(signal.SIGKILL)
-        child.wait(PATIENCE)
+        child.wait(TIMEOUT)
         assert json.loads((tmp_path / "lock").read_text())["process"] == child.pid
         lock = Lock(str(tmp_path))
         lock.acquire()
         lock.release()
     finally:
         child.kill()
-        child.wait(PATIENCE)
+        child.wait(TIMEOUT)
 
 
+@pytest.mark.unit
 def test_a_holder_that_has_not_written_its_name_is_another_process(tmp_path):
     lock = Lock(str(tmp_path))
     lock.acquire()
@@ -60,6 +63,7 @@ def test_a_holder_that_has_not_written_its_name_is_another_process(tmp_path):
     lock.release()
 
 
+@pytest.mark.unit
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
     import errno
     import fcntl

@@ -4,6 +4,8 @@ import pytest
 
 import disttrain
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("options", "error", "says"),

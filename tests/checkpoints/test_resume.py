@@ -10,6 +10,7 @@ from tensorboard.compat.proto import event_pb2
 
 import disttrain
 from disttrain.checkpoints import store
+from tests._support.covering import representatives
 from tests.checkpoints import training
 from tests.checkpoints.training import assert_same_bits, everything, interrupt, shuffled
 
@@ -88,17 +89,21 @@ def assert_same_history(one, other):
         np.testing.assert_array_equal(values, other.history[name], err_msg=name)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("fit", FITS)
 def test_every_kind_of_data_goes_on_in_the_middle_of_an_epoch(tmp_path, fit):
     # 19 of 11 + 11 + 11 batches, or of 8 + 8 + 8 + 8: saved at 16.
     assert_resumes(tmp_path, fit, 19)
 
 
-@pytest.mark.parametrize("batches", [1, 4, 11, 12, 33])
+# Before the first checkpoint, at it, at the end of an epoch, behind it, and at the end of all.
+@pytest.mark.graph
+@pytest.mark.parametrize("batches", representatives([1, 4, 11, 12, 33], 1, 33))
 def test_it_goes_on_wherever_it_was_interrupted(tmp_path, batches):
     assert_resumes(tmp_path, fit_arrays, batches)
 
 
+#: What each training has that a checkpoint must bring back.
 OPTIONS = {
     "accumulation": {"accumulate_steps": 2, "kept": {"every_steps": 3}},
     "several steps per execution": {"steps_per_execution": 3},
@@ -131,14 +136,46 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_it_goes_on_with_every_state_that_a_training_can_have(tmp_path, name):
+#: Several of these in one training; that each comes back by itself is tested exhaustively.
+TOGETHER = [
+    ("averaged weights", "accumulation", "a clip with history"),
+    ("slow weights", "several steps per execution", "an adaptive clip"),
+    ("groups", "compiled"),
+    ("a plateau",),
+    ("sharpness",),
+    ("an addon",),
+]
+
+
+@pytest.mark.processes
+def test_every_state_is_in_a_training_of_the_default_run():
+    assert sorted(name for names in TOGETHER for name in names) == sorted(OPTIONS)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "names",
+    [
+        *TOGETHER,
+        *(
+            pytest.param((name,), marks=pytest.mark.exhaustive)
+            for name in OPTIONS
+            if (name,) not in TOGETHER
+        ),
+    ],
+    ids=", ".join,
+)
+def test_it_goes_on_with_every_state_that_a_training_can_have(tmp_path, names):
     def make(directory):
-        return training.trainer(directory, **OPTIONS[name])
+        options = {}
+        for name in names:
+            options |= OPTIONS[name]
+        return training.trainer(directory, **options)
 
     assert_resumes(tmp_path, fit_arrays, 18, make)
 
 
+@pytest.mark.graph
 def test_a_learning_rate_that_a_callback_has_lowered_stays_low(tmp_path):
     def fit(made, callbacks=()):
         plateau = disttrain.schedules.ReduceOnPlateau("loss", 0.5, patience=2, min_delta=10.0)
@@ -152,6 +189,7 @@ def test_a_learning_rate_that_a_callback_has_lowered_stays_low(tmp_path):
     assert float(whole.optimizer.learning_rate) == pytest.approx(0.1 * 0.5**3)
 
 
+@pytest.mark.graph
 def test_keras_callbacks_go_on(tmp_path):
     """The plateau acts twice, and the end comes in the sixth epoch, with the weights of the first.
 
@@ -173,6 +211,7 @@ def test_keras_callbacks_go_on(tmp_path):
     assert float(whole.optimizer.learning_rate) == pytest.approx(0.1 * 0.5**2)
 
 
+@pytest.mark.graph
 def test_the_best_file_of_a_model_checkpoint_stays_the_best(tmp_path):
     path = tmp_path / "best.keras"
 
@@ -191,6 +230,7 @@ def fit_arrays_for(made, epochs, callbacks):
     return made.fit(x, y, batch_size=4, epochs=epochs, verbose=0, callbacks=callbacks)
 
 
+@pytest.mark.graph
 def test_skipped_steps_and_the_loss_scale_come_back(tmp_path):
     x = training.X.copy()
     x[9] = np.nan
@@ -209,6 +249,7 @@ def test_skipped_steps_and_the_loss_scale_come_back(tmp_path):
     assert float(whole.optimizer.loss_scale.value.numpy()) != 2.0**10
 
 
+@pytest.mark.graph
 def test_mirrored_replicas_go_on_with_their_own_seeds_and_statistics(tmp_path, mirrored):
     replication = mirrored(2)
 
@@ -221,7 +262,16 @@ def test_mirrored_replicas_go_on_with_their_own_seeds_and_statistics(tmp_path, m
     assert state[seed].tolist() != state["1" + seed[1:]].tolist()
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (3, 2)])
+@pytest.mark.graph
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (1, 2),
+        (3, 2),
+        pytest.param(2, 1, marks=pytest.mark.exhaustive),
+        pytest.param(2, 3, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_another_number_of_replicas_sees_the_same_batches(tmp_path, mirrored, before, after):
     def make(replicas):
         def made(directory):
@@ -244,6 +294,7 @@ def test_another_number_of_replicas_sees_the_same_batches(tmp_path, mirrored, be
         np.testing.assert_allclose(continued.history[name], values, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.graph
 def test_a_finished_training_is_not_trained_again_and_goes_on_with_more_epochs(tmp_path):
     fit_dataset(training.trainer(tmp_path), epochs=2)
     again = training.trainer(tmp_path)
@@ -256,6 +307,7 @@ def test_a_finished_training_is_not_trained_again_and_goes_on_with_more_epochs(t
     assert_same_bits(everything(more), everything(whole))
 
 
+@pytest.mark.graph
 def test_a_training_that_was_stopped_early_stays_stopped(tmp_path):
     def fit(made):
         stop = keras.callbacks.EarlyStopping("loss", min_delta=100.0, patience=1)
@@ -265,6 +317,7 @@ def test_a_training_that_was_stopped_early_stays_stopped(tmp_path):
     assert fit(training.trainer(tmp_path)).epoch == [0, 1]
 
 
+@pytest.mark.graph
 def test_calls_of_fit_that_were_done_do_nothing(tmp_path):
     def both(made, callbacks=()):
         fit_arrays_for(made, 1, list(callbacks))
@@ -281,6 +334,7 @@ def test_calls_of_fit_that_were_done_do_nothing(tmp_path):
     assert_same_bits(everything(resumed), everything(whole))
 
 
+@pytest.mark.graph
 def test_two_calls_of_one_trainer_do_not_go_back(tmp_path):
     made = training.trainer(tmp_path)
     fit_arrays_for(made, 1, [])
@@ -288,6 +342,7 @@ def test_two_calls_of_one_trainer_do_not_go_back(tmp_path):
     assert made._log.steps_done == 2 * training.STEPS
 
 
+@pytest.mark.graph
 def test_global_random_generators_go_on(tmp_path):
     class Noise(keras.layers.Layer):
         def call(self, x):
@@ -321,6 +376,7 @@ def records(logdir):
     return found
 
 
+@pytest.mark.graph
 def test_the_event_file_goes_on_with_the_same_steps(tmp_path):
     def make(directory):
         run = "whole" if directory is None else "run"
@@ -338,6 +394,7 @@ def test_the_event_file_goes_on_with_the_same_steps(tmp_path):
         np.testing.assert_array_equal(whole[key], resumed[key], err_msg=str(key))
 
 
+@pytest.mark.graph
 def test_records_before_a_checkpoint_are_in_the_file_when_it_counts(tmp_path, monkeypatch):
     found, original = [], store.rename
 

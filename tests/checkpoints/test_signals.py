@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from disttrain.checkpoints.signals import STOPPING, Preempted, Stop, Wishes
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
+
+pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -35,7 +37,7 @@ def test_another_thread_than_the_main_one_leaves_signals_alone():
 
     thread = threading.Thread(target=listen)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert not failures
     assert signal.getsignal(signal.SIGTERM) == before
 

@@ -24,10 +24,12 @@ OWN = [
 ]
 
 
+@pytest.mark.unit
 def test_the_same_number_gets_its_own_back():
     assert share_out(DESCRIBED, OWN, 3) is OWN
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("replicas", [1, 2, 5])
 def test_another_number_shares(replicas):
     shared = share_out(DESCRIBED, OWN, replicas)
@@ -41,6 +43,7 @@ def test_another_number_shares(replicas):
     assert [one["seed"][1] for one in shared] == [4] * replicas
 
 
+@pytest.mark.unit
 def test_what_each_replica_has_for_itself_has_no_other_number():
     described = [*DESCRIBED, {"key": "own", "path": "adapter/kernel", "role": "local"}]
     own = [{**one, "own": np.zeros(2)} for one in OWN]
@@ -49,6 +52,7 @@ def test_what_each_replica_has_for_itself_has_no_other_number():
         share_out(described, own, 2)
 
 
+@pytest.mark.graph
 def test_every_variable_is_there_once_and_in_its_role():
     def model():
         frozen = keras.layers.Dense(training.FEATURES, name="frozen")
@@ -72,6 +76,7 @@ def test_every_variable_is_there_once_and_in_its_role():
     assert roles["distributed_adam/loss_scale"] is Role.COMMON
 
 
+@pytest.mark.graph
 def test_a_copy_stays_while_the_training_goes_on():
     made = training.trainer()
     made.fit(training.X, training.Y, batch_size=4, epochs=1, verbose=0)
@@ -88,6 +93,7 @@ def test_a_copy_stays_while_the_training_goes_on():
     np.testing.assert_array_equal(again[kernel], made.model.weights[0].numpy())
 
 
+@pytest.mark.graph
 def test_gradients_that_wait_are_none_between_two_updates():
     made = training.trainer(accumulate_steps=2)
     made.fit(training.X, training.Y, batch_size=4, epochs=1, verbose=0)

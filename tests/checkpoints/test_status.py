@@ -3,7 +3,11 @@
 import os
 import socket
 
+import pytest
+
 from disttrain.checkpoints import status
+
+pytestmark = pytest.mark.unit
 
 
 def test_the_status_is_read_as_it_was_written(tmp_path):

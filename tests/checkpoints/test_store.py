@@ -11,6 +11,8 @@ from disttrain.checkpoints import bundle, store
 from disttrain.checkpoints.options import Checkpoint
 from disttrain.checkpoints.store import NoneIsGood, Store
 
+pytestmark = pytest.mark.unit
+
 
 def made(path, **options):
     found = Store(Checkpoint(path / "ckpt", **options))

@@ -6,20 +6,23 @@ import os
 import signal
 import threading
 import time
+import types
 
 import keras
 import numpy as np
 import pytest
 
 import disttrain
-from disttrain.checkpoints import bundle
+from disttrain.checkpoints import bundle, run
 from disttrain.checkpoints.comparing import Changed
 from disttrain.checkpoints.lock import InUse, Lock
 from disttrain.checkpoints.signals import Preempted
 from disttrain.checkpoints.store import NoneIsGood
+from tests._support.timeouts import TIMEOUT
 from tests.checkpoints import training
 from tests.checkpoints.training import Settled, assert_same_bits, everything, interrupt
-from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.graph
 
 
 def fit(made, callbacks=(), epochs=2, **options):
@@ -74,12 +77,21 @@ def test_without_an_interval_each_epoch_is_saved(tmp_path):
     assert names(tmp_path) == ["step-00000011", "step-00000022", "step-00000033"]
 
 
-def test_seconds_pass_between_checkpoints(tmp_path):
-    kept = {"every_steps": None, "every_seconds": 0.4, "keep": 99}
-    wait = keras.callbacks.LambdaCallback(on_train_batch_end=lambda b, logs: time.sleep(0.1))
-    fit(training.trainer(tmp_path, kept=kept), [wait])
-    # 2.2 s and a little; the last one is the end's.
-    assert 3 <= len(names(tmp_path)) <= 9
+def test_seconds_pass_between_checkpoints(tmp_path, monkeypatch):
+    now = [100.0]
+    clock = types.SimpleNamespace(monotonic=lambda: now[0], time=time.time)
+    monkeypatch.setattr(run, "time", clock)
+
+    class Clock(keras.callbacks.Callback):
+        """A step takes a second."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            now[0] += 1
+
+    made = training.trainer(tmp_path, kept={"every_steps": None, "every_seconds": 5, "keep": 99})
+    fit(made, [Clock(), Settled(made)])
+    # The last one is the end's.
+    assert [int(name[-8:]) for name in names(tmp_path)] == [5, 10, 15, 20, 22]
 
 
 def test_the_best_is_there_beside_the_newest(tmp_path, monkeypatch):
@@ -330,7 +342,7 @@ def test_a_step_waits_for_the_copy_alone(tmp_path, monkeypatch):
     go, original = threading.Event(), bundle.write_tensors
 
     def slow(*args):
-        go.wait(PATIENCE)
+        go.wait(TIMEOUT)
         original(*args)
 
     monkeypatch.setattr(bundle, "write_tensors", slow)

@@ -5,12 +5,14 @@ import threading
 import pytest
 
 from disttrain.checkpoints.writer import Writer
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
+
+pytestmark = pytest.mark.unit
 
 
 def test_the_work_goes_on_beside():
     go, writer = threading.Event(), Writer()
-    writer.start(lambda: go.wait(PATIENCE), "the checkpoint")
+    writer.start(lambda: go.wait(TIMEOUT), "the checkpoint")
     assert writer.busy
     assert writer.look() is None
     go.set()

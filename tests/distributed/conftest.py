@@ -1,8 +1,8 @@
 """The results of the checks under each replication.
 
-Each real job takes a minute or more, so where one is wanted all run one after another beside the
-other tests, and the tests of their results come last. Without one, a check runs in this process
-when it is first asked for.
+Each real job takes a minute or more. The jobs start when the first test wants a result, one after
+another, and their tests wait. Where no job of several processes is wanted, a check runs in this
+process when it is first asked for.
 """
 
 import sys
@@ -14,13 +14,31 @@ import pytest
 
 from tests.distributed import jobs
 
-#: Replication and number of replicas.
-KINDS = ("mirrored-2", "mirrored-4", "multi_worker-2", "horovod-2", "horovod-3")
+#: Replication and number of replicas. Four replicas repeat what two show.
+KINDS = (
+    "mirrored-2",
+    pytest.param("mirrored-4", marks=pytest.mark.exhaustive),
+    "multi_worker-2",
+    "horovod-2",
+    "horovod-3",
+)
 
 #: In the order in which they run; every test of a result compares it with that of one device.
 JOBS = ("single", "multi_worker-2", "horovod-2", "horovod-3", "mirrored-2", "mirrored-4")
 
+#: The kind whose tests of each optimizer are exhaustive; another number of ranks shows the same.
+FEWER = "horovod-3"
+
 _RUNNING = pytest.StashKey()
+
+
+def pytest_itemcollected(item):
+    if _kind(item) == FEWER and _is_of_optimizers(item):
+        item.add_marker(pytest.mark.exhaustive)
+
+
+def _is_of_optimizers(item):
+    return item.originalname.startswith("test_each_optimizer")
 
 
 class Job:
@@ -31,11 +49,11 @@ class Job:
         ended: A future of its `(exit status, output)`.
     """
 
-    def __init__(self, kind, folder, queue):
+    def __init__(self, kind, names, folder, queue):
         self.folder = folder / kind
         self.folder.mkdir()
-        command = [sys.executable, "-m", "tests.distributed.program", kind, str(self.folder)]
-        self.ended = queue.add(kind, command)
+        program = [sys.executable, "-m", "tests.distributed.program"]
+        self.ended = queue.add(kind, [*program, kind, str(self.folder), *names])
 
 
 def _kind(item):
@@ -51,23 +69,32 @@ def _kind(item):
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: JOBS.index(_kind(item)) if _kind(item) else -1)
     for item in filter(_kind, items):
-        # A job has limits of its own, and the first tests of its results wait for it.
+        # A job has its own limits, and the first tests of its results wait for it.
         item.add_marker(pytest.mark.timeout(func_only=True))
 
 
-def pytest_collection_finish(session):
-    """Starts the jobs."""
+def _start(session):
+    """Starts the jobs that the selected tests want; returns kind to `Job`."""
+    from tests.distributed import all_checks
+
     wanted = {_kind(item) for item in session.items} - {None}
-    running = session.config.stash[_RUNNING] = {}
-    if session.config.option.collectonly or not any(_several_processes(k) for k in wanted):
-        return
+    if not any(_several_processes(kind) for kind in wanted):
+        return {}
     folder = tempfile.TemporaryDirectory(prefix="disttrain-jobs-")
     queue = jobs.Queue()
-    for kind in JOBS:
-        if kind in wanted | {"single"}:
-            running[kind] = Job(kind, Path(folder.name), queue)
     session.config.add_cleanup(folder.cleanup)
     session.config.add_cleanup(queue.close)
+    running = {}
+    for kind in JOBS:
+        if kind not in wanted | {"single"}:
+            continue
+        names = list(all_checks())
+        if kind == FEWER and not any(
+            _kind(item) == FEWER and _is_of_optimizers(item) for item in session.items
+        ):
+            names = [name for name in names if not name.startswith("optimizer-")]
+        running[kind] = Job(kind, names, Path(folder.name), queue)
+    return running
 
 
 def _several_processes(kind):
@@ -123,8 +150,10 @@ def outcomes(request, logical_devices, tmp_path_factory):
     """A function from `"single"` or one of `KINDS` to its `Outcome`."""
     from disttrain.replication.tf_distribute import mirrored, single
 
-    running = request.config.stash[_RUNNING]
-    made = {}
+    stash = request.config.stash
+    if _RUNNING not in stash:
+        stash[_RUNNING] = _start(request.session)
+    running, made = stash[_RUNNING], {}
 
     def outcome(kind):
         if kind in running:

@@ -1,7 +1,7 @@
 """One rank of a job to which something happens: `python -m tests.distributed.faulty_program`.
 
-Arguments are the folder, and `kill` (the last rank is killed at its ninth batch), `wait` (steps are
-slow, and the chief makes a file `ready` at its fourth), or `none`.
+Arguments are the folder, and `kill` (the last rank is killed at its ninth batch), `wait` (the chief
+makes a file `ready` at its fourth batch, and each rank waits for a signal at its fifth), or `none`.
 """
 
 import os
@@ -12,7 +12,15 @@ import time
 
 import numpy as np
 
+from disttrain.checkpoints.signals import Preempted
+from tests._support.timeouts import TIMEOUT
 from tests.distributed import checkpoint_checks, program
+
+
+def wait_for_signal(made):
+    end = time.monotonic() + TIMEOUT
+    while made._run._stop.number is None and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def main(folder, fault):
@@ -26,11 +34,14 @@ def main(folder, fault):
         kill = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
         callbacks.append(checkpoint_checks.At(9, kill))
     if fault == "wait":
-        slow = [checkpoint_checks.At(n, lambda: time.sleep(0.3)) for n in range(1, 19)]
-        callbacks += slow
         if replication.is_chief:
             callbacks.append(checkpoint_checks.At(4, pathlib.Path(folder, "ready").touch))
-    checkpoint_checks.fit(made, *callbacks)
+        callbacks.append(checkpoint_checks.At(5, lambda: wait_for_signal(made)))
+    try:
+        checkpoint_checks.fit(made, *callbacks)
+    except Preempted:
+        pathlib.Path(folder, f"preempted-{replication.topology.process}").touch()
+        raise
     whole = checkpoint_checks.trainer(replication)
     checkpoint_checks.fit(whole)
     name = f"process-{replication.topology.process}.npz"

@@ -35,6 +35,17 @@ class Signal(keras.callbacks.Callback):
             os.kill(os.getpid(), self._number)
 
 
+class Note(keras.callbacks.Callback):
+    """Makes a file that shows that a step was made."""
+
+    def __init__(self, path):
+        super().__init__()
+        self._path = path
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._path.touch()
+
+
 class Sleep(keras.callbacks.Callback):
     """Takes its time at each step, all steps together longer than ranks wait for one."""
 
@@ -65,8 +76,8 @@ def main():
         callbacks = [Signal(numbers[what], directory / "signalled")]
     if chosen and what == "slow":
         callbacks = [Sleep()]
+    callbacks.append(Note(directory / "stepped"))
     count = 20 if chosen and what == "batches" else len(X)
-    (directory / "began").touch()
     made.fit(X[:count], Y[:count], batch_size=4, epochs=3, verbose=0, callbacks=callbacks)
     if replication.is_chief:
         np.savez(directory / "weights.npz", *made.model.get_weights())

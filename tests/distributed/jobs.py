@@ -6,12 +6,13 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+
+from disttrain.launching.workers import free_ports
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -123,12 +124,3 @@ def _run(commands, limit, closed):
 def _ends_by_itself(limit):
     """A prefix that ends a command even if the tests themselves are killed before they could."""
     return ["timeout", "--kill-after=5", str(limit + 10)]
-
-
-def free_ports(count):
-    """Ports of 127.0.0.1 that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

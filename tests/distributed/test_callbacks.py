@@ -1,6 +1,9 @@
 """Callbacks when there are several processes."""
 
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.processes
 
 
 def test_a_learning_rate_that_the_chief_alone_sets_reaches_all(outcome):

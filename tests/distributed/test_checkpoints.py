@@ -7,6 +7,8 @@ import pytest
 
 from tests.distributed import checkpoint_checks
 
+pytestmark = pytest.mark.processes
+
 RESUMED = ("checkpoint-resume", "checkpoint-several-steps", "checkpoint-preempt")
 
 

@@ -1,6 +1,9 @@
 """Experiments give the same results under every replication, and the chief alone writes them."""
 
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.processes
 
 
 def test_a_comparison_gives_the_results_of_one_device(outcome, alone):

@@ -5,6 +5,8 @@ import pytest
 
 from tests.distributed import gradient_checks
 
+pytestmark = pytest.mark.processes
+
 
 def _replicas(kind):
     return int(kind.rpartition("-")[2])

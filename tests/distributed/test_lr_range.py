@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.processes
+
 
 def test_weights_and_optimizer_are_put_back_to_the_last_bit(outcome):
     for before, after in zip(

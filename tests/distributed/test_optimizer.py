@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.processes
+
 
 def _replicas(kind):
     return int(kind.rpartition("-")[2])

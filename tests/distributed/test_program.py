@@ -3,8 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
+from tests._support.timeouts import TIMEOUT
 from tests.distributed import jobs
-from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.processes
 
 HANGS = """
 import sys, time
@@ -28,7 +32,7 @@ def test_a_check_that_hangs_ends_the_job_and_is_shown(tmp_path):
         [sys.executable, "-c", HANGS, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         cwd=jobs.ROOT,
         check=False,
     )

@@ -10,6 +10,8 @@ from tensorboard.data import provider
 
 from tensorboard_plugin import metadata
 
+pytestmark = pytest.mark.processes
+
 RATE, CLIP, MOMENTUM = 0.1, 0.5, 0.9
 
 

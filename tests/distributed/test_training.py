@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from tests.distributed import checks
 
+pytestmark = pytest.mark.processes
+
 CASES = [f"train-{name}-{rows}" for name in ("sgd", "adam") for rows in checks.EPOCHS]
 
 

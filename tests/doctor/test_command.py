@@ -9,7 +9,7 @@ import pytest
 
 from disttrain import cli, doctor
 from disttrain.doctor.findings import Finding
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def findings(monkeypatch):
     return found
 
 
+@pytest.mark.unit
 def test_without_an_error_it_ends_well(findings, capsys):
     findings.append(Finding("NCCL", "warning", "not built", "./launch/setup.sh"))
     assert cli.main(["doctor"]) == 0
@@ -28,6 +29,7 @@ def test_without_an_error_it_ends_well(findings, capsys):
     assert printed.splitlines()[-1] == "Ready to train, with 1 warning."
 
 
+@pytest.mark.unit
 def test_an_error_is_told_by_the_exit_status(findings, capsys):
     findings.append(Finding("Port 2", "error", "taken \x1b[31m", "choose another"))
     assert cli.main(["doctor"]) == 1
@@ -36,6 +38,7 @@ def test_an_error_is_told_by_the_exit_status(findings, capsys):
     assert "\x1b" not in printed
 
 
+@pytest.mark.unit
 def test_json_has_everything(findings, capsys):
     findings.append(Finding("Port 2", "error", "taken", "choose another"))
     assert cli.main(["doctor", "--json"]) == 1
@@ -49,6 +52,7 @@ def test_json_has_everything(findings, capsys):
     }
 
 
+@pytest.mark.unit
 def test_hosts_that_are_none_are_a_mistake(capsys):
     assert cli.main(["doctor", "-H", "a:0"]) == 2
     assert "host1:4" in capsys.readouterr().err
@@ -61,20 +65,22 @@ def run(*arguments, **extra):
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **extra},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     found = json.loads(done.stdout)["findings"]
     return done.returncode, {one["subject"]: one for one in found}
 
 
+@pytest.mark.processes
 def test_on_this_machine_two_processes_really_reduce():
-    status, found = run()
+    status, found = run("--seconds", str(TIMEOUT))
     assert found["TensorFlow"]["level"] == found["Keras"]["level"] == "ok"
     assert found["Reduction"]["level"] == "ok", found["Reduction"]
     assert "have reduced" in found["Reduction"]["message"]
     assert status == 0, found
 
 
+@pytest.mark.processes
 def test_a_reduction_that_takes_too_long_and_a_wrong_tf_config_are_errors():
     status, found = run("--seconds", "1", TF_CONFIG="{")
     assert status == 1

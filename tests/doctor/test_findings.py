@@ -11,6 +11,8 @@ import pytest
 from disttrain.doctor import boards, cluster, devices, others, packages, probe
 from disttrain.launching.hosts import Host
 
+pytestmark = pytest.mark.unit
+
 
 def healthy(**changes):
     """What the probe tells of a machine on which nothing is wrong."""

@@ -9,6 +9,8 @@ import pytest
 
 from disttrain.examples import datasets
 
+pytestmark = pytest.mark.unit
+
 PACKAGED = "/usr/share/datasets/fashion-mnist"
 
 

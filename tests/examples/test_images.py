@@ -15,6 +15,7 @@ def accuracy(out):
     return float(re.findall(r"Validation accuracy ([\d.]+)%", out)[-1]) / 100
 
 
+@pytest.mark.graph
 def test_two_epochs_of_the_digits_reach_nine_in_ten(capsys, tmp_path):
     images.main(["--epochs", "2", "--batch", "32", "--logdir", str(tmp_path / "run")])
     out = capsys.readouterr().out
@@ -28,6 +29,7 @@ def test_two_epochs_of_the_digits_reach_nine_in_ten(capsys, tmp_path):
     assert list((tmp_path / "run").glob("events.*"))
 
 
+@pytest.mark.graph
 def test_mirrored_replicas_reach_the_same(logical_devices, capsys):
     images.main(["--epochs", "2", "--batch", "32", "--replication", "mirrored"])
     out = capsys.readouterr().out
@@ -35,6 +37,7 @@ def test_mirrored_replicas_reach_the_same(logical_devices, capsys):
     assert accuracy(out) >= 0.9
 
 
+@pytest.mark.graph
 def test_the_same_seed_prints_the_same_accuracy(tmp_path, capsys):
     write_fashion(tmp_path)
     arguments = ["--dataset", "fashion-mnist", "--data-dir", str(tmp_path), "--batch", "10"]
@@ -45,6 +48,7 @@ def test_the_same_seed_prints_the_same_accuracy(tmp_path, capsys):
     assert lines[0] == lines[1] != lines[2]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -66,6 +70,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(arguments, message, capsys):
     assert "Traceback" not in said
 
 
+@pytest.mark.unit
 def test_an_unknown_data_set_is_refused_by_the_options(capsys):
     with pytest.raises(SystemExit) as caught:
         images.main(["--dataset", "mnits"])
@@ -76,6 +81,7 @@ def test_an_unknown_data_set_is_refused_by_the_options(capsys):
     )
 
 
+@pytest.mark.unit
 def test_the_schedule_warms_up_and_decays():
     rates = [float(images.schedule(1.0, 100)(step)) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
@@ -85,6 +91,7 @@ def test_the_schedule_warms_up_and_decays():
     assert all(np.diff(rates[10:]) < 0)
 
 
+@pytest.mark.unit
 def test_the_model_has_the_size_that_it_claims():
     model = images.build_model((8, 8, 1))()
     assert isinstance(model, keras.Model)

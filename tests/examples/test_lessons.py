@@ -95,6 +95,7 @@ def on_one_device(name):
     return lesson.main(["--replication", "single"])
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", NAMES)
 def test_on_one_device_it_shows_what_it_says(name, capsys):
     found = on_one_device(name)
@@ -107,10 +108,11 @@ def test_on_one_device_it_shows_what_it_says(name, capsys):
         assert "changed by less than 1e-05 of" in out
 
 
-@pytest.mark.beside.with_args(on_two_processes)
+@pytest.mark.processes
+@pytest.mark.background_job.with_args(on_two_processes)
 @pytest.mark.parametrize("name", NAMES)
-def test_on_two_processes_it_shows_the_same(beside, name):
-    chief, other = beside
+def test_on_two_processes_it_shows_the_same(background_job, name):
+    chief, other = background_job
     for results in (chief, other):
         assert "raised" not in results[name], results[name]["raised"]
         SHOWS[name](results[name])
@@ -122,6 +124,7 @@ def test_on_two_processes_it_shows_the_same(beside, name):
         assert two["synchronised"] == pytest.approx(one["synchronised"], rel=1e-3)
 
 
+@pytest.mark.unit
 def test_each_is_a_page_long_and_says_how_it_is_run():
     for name in NAMES:
         lesson = importlib.import_module(f"disttrain.examples.{name}")

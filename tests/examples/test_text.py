@@ -22,6 +22,7 @@ def bits(out):
     return float(re.findall(r"Validation loss ([\d.]+) bits a byte", out)[-1])
 
 
+@pytest.mark.graph
 def test_a_tiny_transformer_learns_something_of_a_text(file, capsys):
     text.main([*TINY, "--learning-rate", "0.02", file])
     out = capsys.readouterr().out
@@ -29,6 +30,7 @@ def test_a_tiny_transformer_learns_something_of_a_text(file, capsys):
     assert 0 < bits(out) < 7, "a uniform guess costs 8 bits"
 
 
+@pytest.mark.graph
 def test_mirrored_replicas_make_the_same_model(file, logical_devices, capsys):
     losses = []
     for replication in ("single", "mirrored"):
@@ -37,6 +39,7 @@ def test_mirrored_replicas_make_the_same_model(file, logical_devices, capsys):
     assert losses[0] == pytest.approx(losses[1], abs=2e-3)
 
 
+@pytest.mark.unit
 def test_too_little_text_is_said_in_a_sentence(tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("a few words")
@@ -44,11 +47,13 @@ def test_too_little_text_is_said_in_a_sentence(tmp_path):
         text.main([*TINY, str(short)])
 
 
+@pytest.mark.unit
 def test_a_missing_file_is_named():
     with pytest.raises(SystemExit, match=r"^disttrain: .*nowhere\.txt"):
         text.main([*TINY, "nowhere.txt"])
 
 
+@pytest.mark.unit
 def test_targets_are_the_next_bytes():
     x, y = text.windows(np.arange(12, dtype=np.uint8), 5)
     np.testing.assert_array_equal(x, [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]])
@@ -56,6 +61,7 @@ def test_targets_are_the_next_bytes():
     assert x.dtype == y.dtype == np.int32
 
 
+@pytest.mark.unit
 def test_files_are_read_one_after_the_other_up_to_a_limit(tmp_path):
     for name, content in (("a", "abc"), ("b", "def"), ("c", "ghi")):
         (tmp_path / name).write_text(content)

@@ -82,6 +82,7 @@ def written(folder, text=TOML, name="experiment.toml", **changes):
     return str(path)
 
 
+@pytest.mark.unit
 def test_toml_names_model_data_and_optimizers(folder):
     found = configuration.read(written(folder))
     assert found["build_model"].__name__ == "build"
@@ -94,6 +95,7 @@ def test_toml_names_model_data_and_optimizers(folder):
     assert found["optimizers"]["good"]() is not good
 
 
+@pytest.mark.graph
 def test_the_command_compares_and_shows(folder, capsys):
     path = written(folder)
     assert cli.main(["compare", path, "--out", "here"]) == 0
@@ -110,6 +112,7 @@ def test_the_command_compares_and_shows(folder, capsys):
     assert len(content["tests"]) == 1
 
 
+@pytest.mark.graph
 def test_python_says_the_same_and_options_overrule_it(folder, capsys):
     path = written(folder, PYTHON, "experiment.py")
     assert cli.main(["compare", path, "--seeds", "2", "--quiet"]) == 0
@@ -118,6 +121,7 @@ def test_python_says_the_same_and_options_overrule_it(folder, capsys):
     assert sorted(p.name for p in runs.glob("*/seed-*")) == ["seed-0", "seed-0", "seed-1", "seed-1"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -148,6 +152,7 @@ def test_a_wrong_configuration_is_a_sentence_and_status_2(folder, capsys, change
     assert not captured.out
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
@@ -162,17 +167,20 @@ def test_what_is_no_configuration_is_told(folder, capsys, name, text, told):
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.unit
 def test_a_file_that_is_not_there_is_told(capsys):
     assert cli.main(["compare", "/no/such/file.toml"]) == 2
     assert "there is no file '/no/such/file.toml'" in capsys.readouterr().err
 
 
+@pytest.mark.unit
 def test_what_a_users_own_code_raises_keeps_its_traceback(folder):
     path = written(folder, TOML.replace("MODULE:data", "MODULE:broken"))
     with pytest.raises(ZeroDivisionError):
         cli.main(["compare", path])
 
 
+@pytest.mark.unit
 def test_an_old_python_is_told_what_reads_toml(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tomllib", None)
     monkeypatch.setitem(sys.modules, "tomli", None)
@@ -188,6 +196,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+@pytest.mark.graph
 def test_the_page_on_experiments_runs_as_written(folder):
     """But for fewer seeds and trials."""
     compare, search = (
@@ -201,6 +210,7 @@ def test_the_page_on_experiments_runs_as_written(folder):
     assert set(names["best"].best_parameters) == {"learning_rate", "units", "batch_size"}
 
 
+@pytest.mark.unit
 def test_the_toml_on_the_page_is_read(folder):
     (text,) = blocks("toml")
     module = next(folder.glob("experiment_*.py")).stem

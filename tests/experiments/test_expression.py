@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from disttrain.experiments.trajectories import expressions
 
+pytestmark = pytest.mark.unit
+
 
 def value(text, *at):
     return float(expressions.parse(text)(*(tf.constant(a, tf.float32) for a in at)))

@@ -12,10 +12,11 @@ from disttrain.batches import pass_over
 from disttrain.examples import datasets
 from disttrain.range_test import judging, objections, picture, sweep
 from disttrain.telemetry import observer
+from tests._support.covering import representatives
+from tests._support.tiny_models import one_weight, sgd, trainer_of
 from tests.checkpoints import test_resume, training
 from tests.checkpoints.training import assert_same_bits, everything
 from tests.plugin.health_runs import Training
-from tests.small import one_weight, sgd, trainer_of
 from tests.telemetry.test_alerts import chunks
 
 RATES = np.geomspace(1e-4, 1, 81)
@@ -44,6 +45,7 @@ def rate(made):
 # The curve.
 
 
+@pytest.mark.unit
 def test_the_smoothed_loss_is_the_corrected_average():
     found = judging.smoothed([4.0, 2.0, 6.0], 0.5)
     # Averages 2, 2, 4 over 0.5, 0.75, 0.875.
@@ -52,6 +54,7 @@ def test_the_smoothed_loss_is_the_corrected_average():
     np.testing.assert_allclose(judging.smoothed([3.0] * 50, 0.9), [3.0] * 50)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("curve", "expected"),
     [
@@ -82,6 +85,7 @@ def judged(curve, healthy=None, noise=0.0):
     return judging.judge(RATES, losses, curve, 0.9, 8, healthy)
 
 
+@pytest.mark.unit
 def test_three_rates_are_read_off_and_the_lowest_is_suggested():
     found = judged(valley())
     assert found.candidates["steepest descent"] == pytest.approx(1e-2, rel=0.07)
@@ -98,6 +102,7 @@ def test_three_rates_are_read_off_and_the_lowest_is_suggested():
     assert judged(valley(), healthy=0.5).suggestion == pytest.approx(found.suggestion)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("curve", "noise"),
     [
@@ -125,6 +130,7 @@ def objection(change):
     return objections.first(chunk.part, chunk.layers, chunk.quantities)
 
 
+@pytest.mark.unit
 def test_the_rules_object_to_the_first_rate_that_tears_weights_apart():
     assert objection(lambda training: None) is None
 
@@ -145,6 +151,7 @@ def test_the_rules_object_to_the_first_rate_that_tears_weights_apart():
     assert all("update ratio" not in message for message in found.messages)
 
 
+@pytest.mark.graph
 def test_on_digits_the_rules_object_to_updates_of_a_tenth(digits):
     made = digits_trainer(keras.optimizers.Adam(1e-3))
     found = experiments.lr_range(made, *digits[0], batch_size=64)
@@ -156,6 +163,7 @@ def test_on_digits_the_rules_object_to_updates_of_a_tenth(digits):
     assert healthy in found.rates
 
 
+@pytest.mark.graph
 def test_the_rules_see_every_rate_however_few_rows_the_telemetry_keeps(digits, monkeypatch):
     def found():
         made = digits_trainer(keras.optimizers.Adam(1e-3))
@@ -169,9 +177,13 @@ def test_the_rules_see_every_rate_however_few_rows_the_telemetry_keeps(digits, m
 # The suggestion.
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     "optimizer",
-    [lambda: keras.optimizers.SGD(1e-6, momentum=0.9), lambda: keras.optimizers.Adam(0.5)],
+    [
+        lambda: keras.optimizers.SGD(1e-6, momentum=0.9),
+        pytest.param(lambda: keras.optimizers.Adam(0.5), marks=pytest.mark.exhaustive),
+    ],
     ids=["momentum", "adam"],
 )
 def test_the_suggestion_trains_digits_to_97_percent(digits, optimizer, capsys):
@@ -185,6 +197,7 @@ def test_the_suggestion_trains_digits_to_97_percent(digits, optimizer, capsys):
     assert f"learning_rate='auto': {rate(made):.3g}, " in capsys.readouterr().out
 
 
+@pytest.mark.graph
 def test_it_is_the_same_on_two_replicas(digits, mirrored):
     found = [
         experiments.lr_range(
@@ -201,6 +214,7 @@ def test_it_is_the_same_on_two_replicas(digits, mirrored):
     np.testing.assert_allclose(one.losses[:n], two.losses[:n], rtol=2e-3)
 
 
+@pytest.mark.graph
 def test_rates_rise_by_a_factor_and_each_is_used_once():
     made = trainer_of(one_weight, loss=lambda y, p: -p * y)
     x = np.ones((4, 1), np.float32)
@@ -213,6 +227,7 @@ def test_rates_rise_by_a_factor_and_each_is_used_once():
     assert made.model.get_weights()[0] == 0
 
 
+@pytest.mark.graph
 def test_it_ends_where_the_loss_explodes():
     made = trainer_of(
         lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]), loss="mse"
@@ -239,9 +254,19 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("optimizer", "replicas"),
-    [*((name, 1) for name in OPTIMIZERS), ("average", 2), ("plateau", 2)],
+    [
+        *(("average", 2), ("plateau", 1), ("sam", 1), ("old", 1)),
+        *(
+            pytest.param(*one, marks=pytest.mark.exhaustive)
+            for one in (
+                *(("average", 1), ("plateau", 2), ("lookahead", 1)),
+                ("adam with a schedule", 1),
+            )
+        ),
+    ],
 )
 def test_every_state_is_put_back_to_the_last_bit(optimizer, replicas, mirrored, tmp_path):
     made = training.trainer(
@@ -263,6 +288,7 @@ def test_every_state_is_put_back_to_the_last_bit(optimizer, replicas, mirrored, 
     assert {f: f.stat().st_size for f in (tmp_path / "run").iterdir()} == files
 
 
+@pytest.mark.graph
 def test_a_failure_in_the_middle_leaves_nothing_behind(monkeypatch):
     made = training.trainer()
     made.fit(training.shuffled(), epochs=1, verbose=0)
@@ -283,6 +309,7 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(monkeypatch):
     assert made.optimizer.inner._learning_rate is schedule
 
 
+@pytest.mark.graph
 def test_training_goes_on_as_without_it_but_for_one_pass():
     def train(between):
         made, data = training.trainer(), training.shuffled()
@@ -296,6 +323,7 @@ def test_training_goes_on_as_without_it_but_for_one_pass():
     assert_same_bits(train(lambda made, data: made.lr_range(data, steps=10)), one_pass)
 
 
+@pytest.mark.graph
 def test_a_test_on_arrays_moves_nothing_on():
     def train(test):
         made = training.trainer()
@@ -317,6 +345,7 @@ def learnable(monkeypatch):
     monkeypatch.setattr(training, "Y", (training.X @ weights).argmax(1).astype(np.int32))
 
 
+@pytest.mark.graph
 def test_a_schedule_is_scaled_to_have_its_peak_at_the_suggestion(learnable):
     peaks = []
     for optimizer in (
@@ -338,6 +367,7 @@ def test_a_schedule_is_scaled_to_have_its_peak_at_the_suggestion(learnable):
     assert 1e-4 < peaks[0] < 1
 
 
+@pytest.mark.graph
 def test_a_second_fit_tries_again(learnable):
     made = training.trainer(model=training.build_plain)
     for _ in range(2):
@@ -350,6 +380,7 @@ def unknown_length():
     return training.shuffled().filter(lambda x, y: True)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("optimizer", "options", "words"),
     [
@@ -379,6 +410,7 @@ class Rateless:
             var.assign_sub(0.1 * grad)
 
 
+@pytest.mark.graph
 def test_what_cannot_learn_is_told():
     x = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
     made = trainer_of(loss="mse")
@@ -386,9 +418,13 @@ def test_what_cannot_learn_is_told():
         made.fit(0 * x, x[:, :3] * 0, verbose=0, learning_rate="auto")
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     "fit",
-    [test_resume.fit_dataset, test_resume.fit_endless, test_resume.fit_arrays],
+    representatives(
+        [test_resume.fit_dataset, test_resume.fit_endless, test_resume.fit_arrays],
+        test_resume.fit_endless,
+    ),
     ids=lambda f: f.__name__,
 )
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, learnable, fit):
@@ -400,6 +436,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, learnable, fit):
     test_resume.assert_resumes(tmp_path, fit, 14, make)
 
 
+@pytest.mark.unit
 def test_data_without_an_end_are_refused_where_a_checkpoint_has_to_find_them_again(tmp_path):
     made = training.trainer(tmp_path)
     with pytest.raises(ValueError, match="leave repeat\\(\\) out"):
@@ -407,6 +444,7 @@ def test_data_without_an_end_are_refused_where_a_checkpoint_has_to_find_them_aga
     assert made._log.steps_done == 0
 
 
+@pytest.mark.graph
 def test_a_resumed_number_is_the_restored_one(tmp_path, learnable, capsys):
     def make(directory):
         made = training.trainer(directory, optimizer=lambda: keras.optimizers.Adam(0.1))
@@ -422,6 +460,7 @@ def test_a_resumed_number_is_the_restored_one(tmp_path, learnable, capsys):
 # Bad input.
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -437,6 +476,7 @@ def test_bad_arguments_are_refused(options, words):
         trainer_of().lr_range(np.zeros((4, 4), np.float32), np.zeros(4, np.int32), **options)
 
 
+@pytest.mark.graph
 def test_a_loss_that_is_not_finite_from_the_beginning_is_told():
     made = trainer_of(loss="mse")
     x = np.full((8, 4), np.nan, np.float32)
@@ -477,6 +517,7 @@ def program(tmp_path, own_path):
     return str(path)
 
 
+@pytest.mark.graph
 def test_the_command_prints_a_table_and_draws(program, tmp_path, capsys):
     picture = tmp_path / "range.png"
     assert cli.main(["lr-range", program, "--out", str(picture)]) == 0
@@ -487,6 +528,7 @@ def test_the_command_prints_a_table_and_draws(program, tmp_path, capsys):
     assert cli.main(["lr-range", f"{program}:as_options", "--steps", "30", "--high", "1"]) == 0
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("name", "status", "words"),
     [
@@ -502,6 +544,7 @@ def test_the_command_says_what_is_wrong(program, capsys, name, status, words):
     assert words in out + err
 
 
+@pytest.mark.unit
 def test_the_picture_shows_curve_and_candidates():
     found = sweep.RateRange(RATES, valley(), valley(), 1e-2, "why", {"a": 1e-2, "b": 2e-2}, 0.5, [])
     figure = picture.plot(found)

@@ -7,6 +7,8 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
+import types
 
 import keras
 import numpy as np
@@ -15,9 +17,10 @@ import pytest
 from disttrain.experiments import Integer, LogUniform, Uniform, search
 from disttrain.experiments.searches import searching, spaces
 from disttrain.experiments.searches.routes import Routes
+from disttrain.experiments.shared import directory
 from disttrain.telemetry import alerts
+from tests._support.timeouts import TIMEOUT
 from tests.experiments.problems import SETTINGS, TRAIN, Interrupt, Interrupted, build
-from tests.patience import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SPACE = {"learning_rate": LogUniform(1e-3, 0.1), "units": Integer(1, 4)}
@@ -36,6 +39,7 @@ def tried(found):
 # Spaces.
 
 
+@pytest.mark.unit
 def test_what_is_drawn_lies_in_its_range_and_covers_it():
     space = {"u": Uniform(-2, 3), "l": LogUniform(1e-4, 1), "i": Integer(1, 3), "c": ["a", None]}
     drawn = [spaces.draw(space, 0, number) for number in range(400)]
@@ -50,6 +54,7 @@ def test_what_is_drawn_lies_in_its_range_and_covers_it():
     assert {d["c"] for d in drawn} == {"a", None}
 
 
+@pytest.mark.unit
 def test_a_random_trial_is_a_function_of_the_seed_and_its_number():
     draws = [spaces.draw(SPACE, 0, number) for number in range(5)]
     assert draws == [spaces.draw(SPACE, 0, number) for number in range(5)]
@@ -57,11 +62,13 @@ def test_a_random_trial_is_a_function_of_the_seed_and_its_number():
     assert draws[0] != spaces.draw(SPACE, 1, 0)
 
 
+@pytest.mark.unit
 def test_a_grid_goes_through_all_combinations():
     found = spaces.grid({"a": [1, 2], "b": Integer(3, 5)})
     assert found == [{"a": a, "b": b} for a in (1, 2) for b in (3, 4, 5)]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("make", "told"),
     [
@@ -79,6 +86,7 @@ def test_a_space_that_cannot_be_is_refused(make, told):
         make()
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("space", [[1], {"a": 3}, {"a": [object()]}, {"a b": [1]}])
 def test_what_is_no_space_is_refused(space):
     with pytest.raises(TypeError):
@@ -88,6 +96,7 @@ def test_what_is_no_space_is_refused(space):
 # Who gets which parameter.
 
 
+@pytest.mark.unit
 def test_a_parameter_goes_to_the_function_that_names_it():
     space = {"learning_rate": [0.1], "units": [3], "batch_size": [8]}
     routes = Routes(space, build, keras.optimizers.SGD)
@@ -96,6 +105,7 @@ def test_a_parameter_goes_to_the_function_that_names_it():
     assert parts.optimizer == {"learning_rate": 0.1}
 
 
+@pytest.mark.unit
 def test_a_parameter_that_nobody_names_goes_to_who_takes_any():
     def optimizer(**settings):
         return keras.optimizers.SGD(**settings)
@@ -104,6 +114,7 @@ def test_a_parameter_that_nobody_names_goes_to_who_takes_any():
     assert (parts.model, parts.optimizer) == ({}, {"momentum": 0.9})
 
 
+@pytest.mark.unit
 def test_a_parameter_that_nobody_takes_is_refused():
     def optimizer(rate):
         return keras.optimizers.SGD(rate)
@@ -115,6 +126,7 @@ def test_a_parameter_that_nobody_takes_is_refused():
 # Methods.
 
 
+@pytest.mark.graph
 def test_a_random_search_repeats_and_is_continued_by_more_trials(tmp_path):
     two = searched(trials=2, directory=tmp_path)
     three = searched(trials=3, directory=tmp_path)
@@ -130,6 +142,7 @@ def test_a_random_search_repeats_and_is_continued_by_more_trials(tmp_path):
     ]
 
 
+@pytest.mark.graph
 def test_a_grid_finds_the_better_rate_and_takes_batches():
     space = {"learning_rate": [1e-4, 0.1], "batch_size": [16, 64]}
     found = searched(space, method="grid", trials=None)
@@ -137,6 +150,7 @@ def test_a_grid_finds_the_better_rate_and_takes_batches():
     assert found.best_parameters == {"learning_rate": 0.1, "batch_size": 16}
 
 
+@pytest.mark.graph
 def test_the_mean_over_seeds_decides():
     found = searched({"learning_rate": [0.1]}, method="grid", seeds=[0, 1], trials=None)
     alone = [
@@ -146,6 +160,7 @@ def test_the_mean_over_seeds_decides():
     assert found.best["value"] == pytest.approx(sum(alone) / 2, rel=1e-12)
 
 
+@pytest.mark.graph
 def test_optuna_searches_behind_the_same_interface(tmp_path):
     import optuna
 
@@ -161,25 +176,27 @@ def test_optuna_searches_behind_the_same_interface(tmp_path):
     ]
 
 
+@pytest.mark.unit
 def test_optuna_goes_where_trials_were_good(tmp_path):
     """Without a training, for its proposals alone: after random ones they gather at the best."""
     from disttrain.experiments.searches.optuna_trials import OptunaTrials
 
     space = {"x": Uniform(-10, 10), "y": LogUniform(1e-3, 1e3)}
-    chooser, values = OptunaTrials(str(tmp_path), space, 40, "max", 0), []
+    chooser, values = OptunaTrials(str(tmp_path), space, 25, "max", 0), []
     while (taken := chooser.next()) is not None:
         number, parameters = taken
         value = -((parameters["x"] - 3) ** 2) - np.log10(parameters["y"]) ** 2
         values.append(value)
         chooser.tell(number, parameters, value, "finished", None)
-    assert len(values) == 40
-    assert np.median(values[20:]) > np.median(values[:10])
+    assert len(values) == 25
+    assert np.median(values[15:]) > np.median(values[:10])
     assert max(values) > -1.5
 
 
 # Trials that end badly.
 
 
+@pytest.mark.graph
 def test_a_diverged_trial_has_no_value_and_the_search_goes_on():
     found = searched({"learning_rate": [1e30, 0.1]}, method="grid", trials=None, epochs=3)
     assert [t["state"] for t in found.trials] == ["diverged", "finished"]
@@ -197,6 +214,7 @@ class Exploding(keras.optimizers.SGD):
         variable.assign(variable * keras.ops.cast(factor, variable.dtype))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("prune", [True, False])
 def test_a_finding_of_the_health_rules_prunes_a_trial(prune, monkeypatch):
     # The whole trial takes less than the second that lies between two looks else.
@@ -233,6 +251,7 @@ def test_a_finding_of_the_health_rules_prunes_a_trial(prune, monkeypatch):
 # Going on, and together.
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("method", ["random", "optuna"])
 def test_an_interrupted_search_goes_on_with_the_same_trial(tmp_path, monkeypatch, method):
     options = {"method": method, "trials": 2, "callbacks": lambda: [Interrupt()], "epochs": 2}
@@ -249,12 +268,14 @@ def test_an_interrupted_search_goes_on_with_the_same_trial(tmp_path, monkeypatch
     assert tried(resumed) == tried(searched(**options))
 
 
+@pytest.mark.graph
 def test_another_search_in_the_directory_is_refused(tmp_path):
     searched(trials=1, directory=tmp_path)
     with pytest.raises(ValueError, match=r"another configuration: space\.units\.high was 4, now 9"):
         searched({**SPACE, "units": Integer(1, 9)}, trials=1, directory=tmp_path)
 
 
+@pytest.mark.graph
 def test_a_trial_that_another_job_runs_is_left_to_it(tmp_path):
     from disttrain.experiments.searches import trials
 
@@ -265,23 +286,32 @@ def test_a_trial_that_another_job_runs_is_left_to_it(tmp_path):
     assert [t["number"] for t in searched(trials=3, directory=tmp_path).trials] == [0, 1, 2]
 
 
+@pytest.mark.unit
 def test_a_job_that_looks_while_another_tells_of_its_trial_leaves_it_alone(tmp_path, monkeypatch):
     from disttrain.experiments.searches.optuna_trials import OptunaTrials
 
     one, other = (OptunaTrials(str(tmp_path), SPACE, 2, "min", 0) for _ in range(2))
     number, parameters = one.next()
-    taken = []
+    taken, waits = [], threading.Event()
     thread = threading.Thread(target=lambda: taken.append(other.next()))
     report = one._report
 
+    def sleep(seconds):
+        waits.set()
+        time.sleep(seconds)
+
     def slowly(*told):
         thread.start()
-        thread.join(0.5)  # Time enough for the other to meddle.
+        # The other waits for its turn, or has looked already.
+        while thread.is_alive() and not waits.wait(0.01):
+            pass
         report(*told)
 
+    clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(directory, "time", clock)
     monkeypatch.setattr(one, "_report", slowly)
     one.tell(number, parameters, 0.5, "finished", None)
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert [n for n, _ in taken] == [1]
     other.tell(*taken[0], 0.7, "finished", None)
     assert one.next() is None
@@ -299,9 +329,10 @@ print("trials", len(found.trials), flush=True)
 """
 
 
+@pytest.mark.processes
 def test_two_processes_share_a_study(tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    limited = ["timeout", "--kill-after=5", str(PATIENCE)]
+    limited = ["timeout", "--kill-after=5", str(TIMEOUT)]
     command = [*limited, sys.executable, "-c", PROGRAM, str(tmp_path)]
     jobs = [
         subprocess.Popen(
@@ -309,7 +340,7 @@ def test_two_processes_share_a_study(tmp_path):
         )
         for _ in range(2)
     ]
-    outputs = [job.communicate(timeout=PATIENCE + 10)[0] for job in jobs]
+    outputs = [job.communicate(timeout=TIMEOUT + 10)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], outputs
     found = searched(method="optuna", trials=6, directory=tmp_path / "search")
     assert [t["number"] for t in found.trials] == list(range(6))
@@ -319,6 +350,7 @@ def test_two_processes_share_a_study(tmp_path):
     assert len(processes) == 2, "one of them did all the work"
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("change", "error", "told"),
     [

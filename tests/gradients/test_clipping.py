@@ -11,6 +11,8 @@ import tensorflow as tf
 from disttrain.gradients import clipping
 from disttrain.gradients.norms import norms_and_finite
 
+pytestmark = pytest.mark.unit
+
 CLIPS = (clipping.ClipByGlobalNorm, clipping.ClipByNorm, clipping.ClipByValue)
 
 

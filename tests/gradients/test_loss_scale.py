@@ -5,6 +5,8 @@ import pytest
 
 from disttrain.gradients import loss_scale
 
+pytestmark = pytest.mark.unit
+
 
 def built(scale):
     def add_variable(name, dtype, value):

@@ -43,20 +43,24 @@ def assert_norms(arrays, finite=True, graph=False, rtol=1e-6):
     assert bool(found) == finite
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradients_of_every_shape(compiled, dtype, graph):
     assert_norms([random(shape, dtype) for shape in SHAPES], graph=graph)
 
 
+@pytest.mark.unit
 def test_gradients_of_several_dtypes(compiled):
     assert_norms([random((9, 70), dtype) for dtype in DTYPES])
 
 
+@pytest.mark.unit
 def test_a_dtype_that_the_operation_does_not_take(compiled):
     assert_norms([random((5,)), np.float64(random((40, 30)))])
 
 
+@pytest.mark.unit
 def test_a_gradient_without_elements(compiled):
     if compiled:
         assert_norms([random((0, 3)), random((5,)), random((0,))])
@@ -64,6 +68,7 @@ def test_a_gradient_without_elements(compiled):
         assert_norms([random((0, 3)), random((5,))])
 
 
+@pytest.mark.unit
 def test_a_sparse_gradient_is_as_long_as_its_rows(compiled):
     values = random((3, 5))
     rows = tf.IndexedSlices(tf.constant(values), tf.constant([7, 2, 900]), tf.constant([1000, 5]))
@@ -72,11 +77,13 @@ def test_a_sparse_gradient_is_as_long_as_its_rows(compiled):
     assert bool(finite)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("size", [1e19, 1e25, 1e34])
 def test_squares_that_overflow(compiled, size):
     assert_norms([random((70, 1000), size=size), random((5,))])
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize("size", [1e-18, 1e-22, 1e-31])
 def test_squares_that_vanish(size, graph):
@@ -86,6 +93,7 @@ def test_squares_that_vanish(size, graph):
     assert_norms([random((70, 1000), size=size), random((5,))], graph=graph)
 
 
+@pytest.mark.unit
 def test_denormal_numbers_are_finite(compiled):
     """A processor that flushes them takes them for zeros."""
     norms, finite = norms_and_finite([tf.fill([300], 1e-40), tf.constant([3.0, 4.0])])
@@ -94,6 +102,7 @@ def test_denormal_numbers_are_finite(compiled):
     assert float(norms[1]) == 5
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("place", [0, 1024, 65536, 100_000], ids=str)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -108,6 +117,7 @@ def test_one_element_that_is_not_finite(compiled, dtype, bad, place):
     np.testing.assert_allclose(norms[2], norm(gradients[2]), rtol=1e-6)
 
 
+@pytest.mark.unit
 def test_the_sum_does_not_depend_on_threads(compiled):
     gradients = [tf.constant(random((400, 1000))), tf.constant(random((90_001,)))]
     found = {norms_and_finite(gradients)[0].numpy().tobytes() for _ in range(5)}

@@ -10,6 +10,8 @@ from disttrain.gradients.path import GradientPath, Reduced
 from disttrain.gradients.reduction import Reduction
 from disttrain.replication import resolve
 
+pytestmark = pytest.mark.unit
+
 SUMS = ([3.0, 4.0], [[6.0], [8.0]])
 
 

@@ -7,6 +7,8 @@ import tensorflow as tf
 from disttrain.gradients import reduction
 from disttrain.gradients.reduction import Reduction
 
+pytestmark = pytest.mark.unit
+
 
 class Recording:
     """One replica that notes what would travel."""

@@ -1,9 +1,12 @@
 """Sparse gradients: repeated rows, and what stays sparse."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from disttrain.gradients import sparse
+
+pytestmark = pytest.mark.unit
 
 
 def slices(values, rows, shape=(5, 2)):

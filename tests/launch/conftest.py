@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = """
@@ -83,7 +83,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=text,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
 
     @property

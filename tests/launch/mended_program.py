@@ -1,11 +1,13 @@
-"""Three of Horovod's ranks that sum, with a cycle so long that whoever waited for it would be late.
+"""Three of Horovod's ranks that sum: `python -m tests.launch.mended_program together|apart`.
 
-Each prints, as JSON, its rank, what it found, how long the sums took, and how much processor time
-Horovod's threads took in a second without any.
+Each prints, as JSON, its rank and what it found: either the sums of all ranks, with a cycle so long
+that none of them can wait for it, or the sums of two groups, and how much processor time Horovod's
+threads took in a second without any.
 """
 
 import json
 import os
+import sys
 import time
 
 import numpy as np
@@ -34,27 +36,35 @@ def several(replication, name, late=0.0):
     return found
 
 
-def main():
-    os.environ["HOROVOD_CYCLE_TIME"] = "300"  # milliseconds
-    os.environ["DISTTRAIN_SHARED_MEMORY"] = "0"  # which sums without Horovod
-    everyone = Horovod()
-    rank = everyone.topology.process
-    everyone.any(False)
+def sums_together(everyone):
+    several(everyone, "together")  # the ranks get to know the tensors
+    return {
+        "together": several(everyone, "together"),
+        "late": several(everyone, "late", late=0.05),
+    }
+
+
+def sums_apart(everyone):
     start = time.process_time()
     time.sleep(1.0)
     idle = time.process_time() - start
-    several(everyone, "together")  # the ranks get to know the tensors
-    start = time.monotonic()
-    together = several(everyone, "together")
-    seconds = time.monotonic() - start
-    late = several(everyone, "late", late=0.05)
+    rank = everyone.topology.process
     group = Horovod([0, 1] if rank < 2 else [2], all_groups=[[0, 1], [2]])
-    apart = several(group, "apart", late=0.02)
+    return {"idle": idle, "apart": several(group, "apart", late=0.02)}
+
+
+def main(what):
+    # Milliseconds. A group is known after some cycles.
+    os.environ["HOROVOD_CYCLE_TIME"] = {"together": "5000000", "apart": "300"}[what]
+    os.environ["DISTTRAIN_SHARED_MEMORY"] = "0"  # which sums without Horovod
+    everyone = Horovod()
+    everyone.any(False)
+    found = {"together": sums_together, "apart": sums_apart}[what](everyone)
     everyone.any(False)  # Horovod ends on all ranks as soon as one ends
-    result = {"rank": rank, "seconds": seconds, "idle": idle}
-    result |= {"together": together, "late": late, "apart": apart}
-    print("RESULT", json.dumps(result), flush=True)
+    print("RESULT", json.dumps({"rank": everyone.topology.process, **found}), flush=True)
+    if what == "together":
+        os._exit(0)  # or Horovod would end with its cycle
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

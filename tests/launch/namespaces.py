@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from tests._support.timeouts import TIMEOUT
 from tests.launch.conftest import skip_or_fail, write_program
-from tests.patience import PATIENCE
 
 _NET = "10.213.77"
 
@@ -99,7 +99,7 @@ class Cluster:
             self._wait_for(name)
 
     def _wait_for(self, name):
-        for _ in range(10 * PATIENCE):
+        for _ in range(10 * TIMEOUT):
             if self.on(0, "ssh", name, "true").returncode == 0:
                 return
             time.sleep(0.1)
@@ -122,7 +122,7 @@ class Cluster:
         """A command on a host, counted from 0, as a list of strings."""
         return ["ip", "netns", "exec", self._spaces[host], *_ALONE, *map(str, command)]
 
-    def on(self, host, *command, timeout=PATIENCE, **extra):
+    def on(self, host, *command, timeout=TIMEOUT, **extra):
         """Runs a command on a host, counted from 0; returns the completed process."""
         return subprocess.run(
             self.command(host, *command),

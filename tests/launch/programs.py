@@ -6,9 +6,11 @@ import time
 
 import pytest
 
+from tests._support.timeouts import TIMEOUT
+
 #: Written beside a space; `loop` and `reduce` use real Horovod, the rest needs no TensorFlow.
 TEXT = '''
-import json, os, signal, socket, sys, time
+import glob, json, os, signal, socket, sys, time
 
 what, *arguments = sys.argv[1:]
 rank = int(os.environ.get("HOROVOD_RANK", -1))
@@ -50,8 +52,8 @@ elif what == "save":  # as a training that saves before it ends
     open(f"began {rank}", "w").close()
     print("sleeping", flush=True)
     time.sleep(5000)
-elif what == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif what == "stubborn":  # goes on when it is asked to end
+    signal.signal(signal.SIGTERM, lambda *_: open(f"asked {rank}", "w").close())
     open(f"began {rank}", "w").close()
     print("sleeping", flush=True)
     time.sleep(5000)
@@ -60,6 +62,10 @@ elif what in ("reduce", "loop"):
     import horovod.tensorflow as hvd
     import tensorflow as tf
 
+    # A test may let them wait for each other for some seconds alone.
+    open(f"ready {rank}", "w").close()
+    while len(glob.glob("ready *")) < int(os.environ["HOROVOD_SIZE"]):
+        time.sleep(0.05)
     hvd.init()
     total = float(hvd.allreduce(tf.constant(1.0), op=hvd.Sum))
     print(f"the sum is {total}", flush=True)
@@ -80,7 +86,57 @@ def program(tmp_path):
     return path
 
 
-def left(folder, seconds):
+#: A `sitecustomize` for launchers that leave those they have asked to end so many seconds to do so.
+PATIENT = """
+import importlib.machinery, sys
+
+SECONDS = 5000
+
+
+def processes(module):
+    module.GRACE = SECONDS
+    module.Processes.terminate.__defaults__ = (SECONDS, 0)
+
+
+def safe_shell_exec(module):
+    module.GRACEFUL_TERMINATION_TIME_S = SECONDS
+
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        change = {
+            "disttrain.launching.processes": processes,
+            "horovod.runner.common.util.safe_shell_exec": safe_shell_exec,
+        }.get(name)
+        if change is None:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (execute(module), change(module))
+        return spec
+
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def patient(folder):
+    """The environment in which launchers leave their processes 5000 s to end."""
+    (folder / "sitecustomize.py").write_text(PATIENT)
+    path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def wait_for(folder, pattern, count):
+    """Waits until a folder has so many files of a pattern."""
+    end = time.monotonic() + TIMEOUT
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < end, f"there are no {count} files {pattern!r}"
+        time.sleep(0.05)
+
+
+def left(folder, seconds=TIMEOUT):
     """Ids of processes that work in a folder, once there is none or so many seconds are over."""
     end = time.monotonic() + seconds
     while True:

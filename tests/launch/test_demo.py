@@ -10,8 +10,10 @@ import time
 
 import pytest
 
+from tests._support.timeouts import TIMEOUT
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
-from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.processes
 
 # Stands for horovodrun: writes down the number of processes and the worker's own arguments.
 FAKE_HOROVODRUN = """
@@ -170,7 +172,7 @@ def wait_for(stream, text):
 
 
 def group_is_gone(group):
-    for _ in range(10 * PATIENCE):
+    for _ in range(10 * TIMEOUT):
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
@@ -184,7 +186,7 @@ def test_it_serves_the_run_until_ctrl_c(demo):
     wait_for(running.stdout, "http://localhost:4567/#disttrain")
     wait_for(running.stdout, "Ctrl-C")
     os.killpg(running.pid, signal.SIGINT)
-    running.communicate(timeout=PATIENCE)
+    running.communicate(timeout=TIMEOUT)
     assert running.returncode == 0
     assert group_is_gone(running.pid)
     (call,) = [call for call in demo.called() if call.startswith("tensorboard")]
@@ -197,7 +199,7 @@ def test_a_signal_ends_the_training(demo, sent, status):
     running = start(demo)
     wait_for(running.stdout, "training")
     os.kill(running.pid, sent) if sent == signal.SIGTERM else os.killpg(running.pid, sent)
-    running.communicate(timeout=PATIENCE)
+    running.communicate(timeout=TIMEOUT)
     assert running.returncode == status
     assert group_is_gone(running.pid)
     assert not any(call.startswith("tensorboard") for call in demo.called())
@@ -209,7 +211,7 @@ def test_ctrl_c_while_setting_up_is_the_end(demo):
     running = start(demo)
     wait_for(running.stdout, "setting up")
     os.killpg(running.pid, signal.SIGINT)
-    running.wait(timeout=PATIENCE)
+    running.wait(timeout=TIMEOUT)
     assert running.returncode == 130
     assert demo.called() == []
 
@@ -239,8 +241,8 @@ def on_a_terminal(command, env):
     os.close(theirs)
     reader = threading.Thread(target=read)
     reader.start()
-    status = running.wait(timeout=PATIENCE)
-    reader.join(timeout=PATIENCE)
+    status = running.wait(timeout=TIMEOUT)
+    reader.join(timeout=TIMEOUT)
     os.close(ours)
     return status, shown.decode()
 

@@ -6,8 +6,10 @@ import subprocess
 
 import pytest
 
+from tests._support.timeouts import TIMEOUT
 from tests.launch.conftest import ROOT, write_program
-from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.processes
 
 ELASTIC = ROOT / "launch" / "elastic.sh"
 DISCOVER = ROOT / "launch" / "discover_hosts.sh"
@@ -19,7 +21,7 @@ def run(*command, **extra):
         env={**os.environ, **extra},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
 
 

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
+from tests._support.timeouts import TIMEOUT
 from tests.launch.conftest import ROOT
-from tests.patience import PATIENCE
 
 jsonschema = pytest.importorskip("jsonschema")
 yaml = pytest.importorskip("yaml")
@@ -21,6 +21,7 @@ def check(job):
     jsonschema.Draft202012Validator(SCHEMA).validate(job)
 
 
+@pytest.mark.unit
 def test_the_job_is_valid():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     check(JOB)
@@ -30,6 +31,7 @@ def spec(job):
     return job["spec"]["mpiReplicaSpecs"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -53,6 +55,7 @@ def test_a_wrong_job_is_not(spoil):
         check(job)
 
 
+@pytest.mark.processes
 def test_the_launcher_runs_what_hosts_sh_understands(tmp_path):
     (container,) = spec(JOB)["Launcher"]["template"]["spec"]["containers"]
     assert container["command"] == ["/opt/disttrain/launch/hosts.sh"]
@@ -66,12 +69,13 @@ def test_the_launcher_runs_what_hosts_sh_understands(tmp_path):
         [ROOT / "launch" / "hosts.sh", "--dry-run", *arguments],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stderr
     assert rf"-np 2 -H {names[0]}:1\,{names[1]}:1" in done.stdout
 
 
+@pytest.mark.unit
 def test_launcher_and_workers_have_one_image_and_room_for_the_runs():
     containers = [spec(JOB)[kind]["template"]["spec"]["containers"][0] for kind in spec(JOB)]
     assert len({container["image"] for container in containers}) == 1
@@ -82,6 +86,7 @@ def test_launcher_and_workers_have_one_image_and_room_for_the_runs():
     assert mounts["/" + logdir.split("/")[1]] in {volume["name"] for volume in volumes}
 
 
+@pytest.mark.unit
 def test_the_containerfile_holds_what_the_job_takes_for_granted():
     lines = (ROOT / "launch" / "Containerfile").read_text().replace("\\\n", "").splitlines()
     steps = [line.split(None, 1) for line in lines if line and not line.startswith("#")]

@@ -10,10 +10,11 @@ import pytest
 
 from disttrain import cli
 from disttrain.launching import scripts
+from tests._support.timeouts import TIMEOUT
 from tests.launch.conftest import ROOT
-from tests.patience import PATIENCE
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("kind", scripts.KINDS)
 def test_each_kind_is_the_file_of_the_repository(kind, capsys):
     assert cli.main(["launch", kind]) == 0
@@ -21,6 +22,7 @@ def test_each_kind_is_the_file_of_the_repository(kind, capsys):
     assert capsys.readouterr().out == (ROOT / "launch" / file).read_text()
 
 
+@pytest.mark.unit
 def test_no_script_is_forgotten():
     own = {
         "setup.sh",
@@ -32,6 +34,7 @@ def test_no_script_is_forgotten():
     assert files == own | {file for file, _ in scripts.KINDS.values()}
 
 
+@pytest.mark.processes
 def test_a_copy_runs_and_is_not_written_over(tmp_path, capsys):
     target = tmp_path / "my script.sh"
     assert cli.main(["launch", "local", "--to", str(target)]) == 0
@@ -45,12 +48,14 @@ def test_a_copy_runs_and_is_not_written_over(tmp_path, capsys):
     assert target.read_text() != "mine"
 
 
+@pytest.mark.unit
 def test_a_folder_takes_the_file_by_its_name(tmp_path):
     assert cli.main(["launch", "mpijob", "--to", str(tmp_path)]) == 0
     assert not os.access(tmp_path / "mpijob.yaml", os.X_OK)
     assert cli.main(["launch", "slurm", "--to", str(tmp_path / "none" / "x")]) == 2
 
 
+@pytest.mark.processes
 def test_a_wheel_holds_the_scripts(tmp_path):
     tree = tmp_path / "tree"
     ignored = shutil.ignore_patterns("__pycache__")
@@ -62,7 +67,7 @@ def test_a_wheel_holds_the_scripts(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, command)],
         check=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())

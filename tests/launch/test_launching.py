@@ -2,12 +2,15 @@
 
 import io
 import signal
+import socket
 
 import pytest
 
 from disttrain.launching import hosts, output, report, workers
 from disttrain.launching.blame import End, culprit, error
 from disttrain.launching.processes import Processes
+
+pytestmark = pytest.mark.unit
 
 LOST = [
     "Traceback (most recent call last):",
@@ -126,3 +129,24 @@ def test_this_machine_is_known_by_its_addresses():
     assert hosts.is_local("127.0.0.1")
     assert not hosts.is_local("192.0.2.1")
     assert not hosts.is_local("no.such.host.invalid")
+
+
+def test_free_ports_are_free_and_never_given_to_outgoing_connections(monkeypatch):
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        outgoing = int(file.read().split()[0])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        ports = [port, port, 12001, 12002]
+        monkeypatch.setattr(workers.random, "sample", lambda among, count: ports)
+        assert workers.free_ports(2) == [12001, 12002]
+        monkeypatch.undo()
+    found = workers.free_ports(20)
+    assert len(set(found)) == 20
+    assert all(1024 <= port < outgoing for port in found)
+
+
+def test_too_few_free_ports_are_an_error(monkeypatch):
+    monkeypatch.setattr(workers.random, "sample", lambda among, count: [12001])
+    with pytest.raises(OSError, match="fewer than 2 free ports"):
+        workers.free_ports(2)

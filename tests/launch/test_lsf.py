@@ -8,9 +8,11 @@ import sys
 
 import pytest
 
+from tests._support.timeouts import TIMEOUT
 from tests.launch.conftest import ROOT, write_program
 from tests.launch.programs import program
-from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.processes
 
 __all__ = ["program"]
 
@@ -30,12 +32,12 @@ while [[ $1 == -* ]]; do
   [[ $1 != --nrs=* ]] || count=${1#*=}
   shift
 done
+set -o pipefail
 status=0
 for ((rank = 0; rank < count; rank++)); do
-  JSM_NAMESPACE_RANK=$rank "$@" > >(sed "s/^/$rank: /") 2> >(sed "s/^/$rank: /" >&2) &
+  ({ JSM_NAMESPACE_RANK=$rank "$@" 2>&1 >&3 | sed "s/^/$rank: /" >&2; } 3>&1 | sed "s/^/$rank: /") &
 done
 for job in $(jobs -p); do wait "$job" || status=$?; done
-sleep 0.2
 exit $status
 """
 
@@ -56,7 +58,7 @@ def run(environment, folder, *arguments):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
 
 

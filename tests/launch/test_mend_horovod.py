@@ -11,11 +11,13 @@ import numpy as np
 import psutil
 import pytest
 
+from tests._support.timeouts import TIMEOUT
 from tests.distributed import jobs
 from tests.launch.conftest import ROOT
 from tests.launch.mended_program import SUMS
 from tests.launch.programs import left
-from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.processes
 
 safe_shell_exec = pytest.importorskip("horovod.runner.common.util.safe_shell_exec")
 
@@ -57,42 +59,37 @@ def test_other_sources_are_refused(script, sources):
         script.mend(sources)
 
 
-def sums(directory):
-    queue = jobs.Queue()
-    try:
-        program = [sys.executable, "-m", "tests.launch.mended_program"]
-        status, output = queue.add("horovod-3", program).result()
-    finally:
-        queue.close()
+def sums(directory, what):
+    program = jobs.horovod(3, [sys.executable, "-m", "tests.launch.mended_program", what])
+    status, output = jobs._run(program, TIMEOUT, threading.Event())
     assert status == 0, output[-4000:]
     lines = [line.partition("RESULT ")[2] for line in output.splitlines()]
     return sorted((json.loads(line) for line in lines if line), key=lambda one: one["rank"])
 
 
-@pytest.mark.beside.with_args(sums)
 class TestSums:
+    @pytest.mark.background_job.with_args(sums, "together")
     @pytest.mark.parametrize("how", ["together", "late"])
-    def test_they_are_those_of_numpy(self, beside, how):
+    def test_they_are_those_of_numpy_and_do_not_wait_for_a_cycle(self, background_job, how):
+        """A cycle would take 5000 s."""
         turns = np.arange(SUMS)[:, None]
         expected = np.concatenate([np.tile(6 * turns, 3), np.full_like(turns, 6)], axis=1)
-        assert [one["rank"] for one in beside] == [0, 1, 2]
-        for one in beside:
+        assert [one["rank"] for one in background_job] == [0, 1, 2]
+        for one in background_job:
             np.testing.assert_array_equal(one[how], expected)
 
-    def test_groups_sum_at_a_pace_of_their_own(self, beside):
+    @pytest.mark.background_job.with_args(sums, "apart")
+    def test_groups_sum_at_a_pace_of_their_own(self, background_job):
         turns = np.arange(SUMS)[:, None]
-        for one in beside:
+        for one in background_job:
             share = 3 if one["rank"] < 2 else 1
             expected = np.concatenate([np.tile(share * turns, 3), np.full_like(turns, share)], 1)
             np.testing.assert_array_equal(one["apart"], expected)
 
-    def test_they_do_not_wait_for_a_cycle(self, beside):
-        # Cycles of 0.3 s would take 30 s.
-        assert max(one["seconds"] for one in beside) < 15
-
-    def test_an_idle_rank_leaves_its_core_to_others(self, beside):
+    @pytest.mark.background_job.with_args(sums, "apart")
+    def test_an_idle_rank_leaves_its_core_to_others(self, background_job):
         # Seconds of processor time in one: three cycles take a few thousandths.
-        assert max(one["idle"] for one in beside) < 0.05
+        assert max(one["idle"] for one in background_job) < 0.05
 
 
 @pytest.fixture
@@ -128,13 +125,15 @@ class TestTermination:
             if process.pid == shell.pid and len(seen) == looks:
                 shell.stdin.write("go\n")
                 shell.stdin.flush()
-                time.sleep(0.3)
+                held = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+                while process.status() not in held and not children(process):
+                    time.sleep(0.01)
             return found
 
         monkeypatch.setattr(psutil.Process, "children", then_it_starts)
         safe_shell_exec.terminate_executor_shell_and_children(shell.pid)
         assert seen
-        assert not left(tmp_path, 1)
+        assert not left(tmp_path)
 
     def test_one_without_a_shell_ends_by_itself(self, rank, tmp_path):
         program = (
@@ -150,6 +149,6 @@ class TestTermination:
         reaping = threading.Thread(target=shell.wait)
         reaping.start()  # as horovodrun does
         safe_shell_exec.terminate_executor_shell_and_children(shell.pid)
-        reaping.join(PATIENCE)
+        reaping.join(TIMEOUT)
         assert (tmp_path / "saved").exists()
-        assert not left(tmp_path, 1)
+        assert not left(tmp_path)

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from tests._support.timeouts import TIMEOUT
 from tests.launch.conftest import ROOT
 from tests.launch.programs import program
-from tests.patience import PATIENCE
 
 __all__ = ["program"]
 
@@ -24,10 +24,11 @@ def run(folder, *arguments):
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "RAY_USAGE_STATS_ENABLED": "0"},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
 
 
+@pytest.mark.processes
 def test_a_dry_run_needs_no_ray(tmp_path):
     done = run(tmp_path, "--num-workers", "3", "--autotune", "--dry-run", "it's.py", "a b")
     assert done.returncode == 0, done.stderr
@@ -36,12 +37,14 @@ def test_a_dry_run_needs_no_ray(tmp_path):
     )
 
 
+@pytest.mark.processes
 def test_a_program_that_is_not_there_is_a_sentence(tmp_path):
     done = run(tmp_path, "none.py")
     assert done.returncode == 2
     assert done.stderr == "disttrain: none.py is not there.\n"
 
 
+@pytest.mark.unit
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray, an option, is not there")
 @pytest.mark.parametrize(
     ("what", "status"), [(["write", "a b", "it's"], 0), (["fail", "all", "7"], 7)]

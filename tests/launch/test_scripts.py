@@ -1,16 +1,14 @@
 """Every script: what shellcheck says, and what launch/test.sh runs."""
 
 import os
-import pathlib
 import shutil
 import subprocess
-import time
 
-import psutil
 import pytest
 
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
-from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.processes
 
 SCRIPTS = [
     *sorted(ROOT.glob("launch/*.sh")),
@@ -38,55 +36,50 @@ def checks(machine):
     return machine
 
 
-def test_everything_is_checked(checks):
+LINT = ["ruff check .", "ruff format --check .", "shellcheck launch/test.sh .ci/run"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called"),
+    [
+        ([], [*LINT, "python -m pytest -n auto"]),
+        (["--all"], [*LINT, "python -m pytest -n auto --all"]),
+        (["unit"], [*LINT, "python -m pytest -n auto -m unit"]),
+        (["browser", "-x"], [*LINT, "python -m pytest -n auto -m browser -x"]),
+        (["exhaustive", "--slice=2/3"], ["python -m pytest -n auto -m exhaustive --slice=2/3"]),
+        (["-k", "a b"], ["python -m pytest -k a b"]),
+        (["tests/gradients", "--all"], ["python -m pytest tests/gradients --all"]),
+    ],
+    ids=lambda value: " ".join(value)[:30] or "nothing",
+)
+def test_each_command_runs_its_checks_and_tests(checks, arguments, called):
     checks.program("shellcheck", 'echo "shellcheck $*" >>"$CALLS"')
-    assert checks.run("test.sh").returncode == 0
-    *called, first, second = checks.called()
-    assert [*called, *sorted([first, second])] == [
-        "setup.sh",
-        "ruff check .",
-        "ruff format --check .",
-        "shellcheck launch/test.sh .ci/run",
-        "python -m pytest --half=1",
-        "python -m pytest --half=2",
-    ]
+    assert checks.run("test.sh", *arguments).returncode == 0
+    assert checks.called() == ["setup.sh --check", *called]
 
 
-def test_arguments_are_pytest_s_and_then_only_pytest_runs(checks):
-    assert checks.run("test.sh", "-k", "a b", DISTTRAIN_STRICT="1").returncode == 0
-    assert checks.called() == ["setup.sh", "python -m pytest -k a b"]
+def test_the_number_of_workers_can_be_chosen(checks):
+    checks.program("shellcheck", "")
+    assert checks.run("test.sh", "unit", WORKERS="4").returncode == 0
+    assert checks.called()[-1] == "python -m pytest -n 4 -m unit"
 
 
-@pytest.mark.parametrize("failing", [1, 2])
-def test_either_half_may_fail(checks, failing):
-    program = f'echo "half $2 was here"; [[ $* != *--half={failing}* ]] || exit 5'
-    write_program(checks.venv / "bin" / "python", program.replace("$2", "$3"))
-    done = checks.run("test.sh")
-    assert done.returncode == 5
-    said = done.stdout.splitlines()[-2:]
-    assert said == ["half --half=1 was here", "half --half=2 was here"]
+def test_setup_runs_only_where_it_would_change_something(checks):
+    setup = 'echo "setup.sh" "$@" >>"$CALLS"; [[ ${1:-} != --check ]]'
+    write_program(checks.root / "launch" / "setup.sh", setup)
+    assert checks.run("test.sh", "-k", "a").returncode == 0
+    assert checks.called() == ["setup.sh --check", "setup.sh", "python -m pytest -k a"]
 
 
-def test_ctrl_c_ends_both_halves(checks):
-    program = """
-case $3 in
---half=2) echo $$ >"$CALLS.second"; exec sleep 5000 ;;
---half=1) until [[ -s $CALLS.second ]]; do sleep 0.1; done; exit 2 ;;
-esac
-"""
-    write_program(checks.venv / "bin" / "python", program)
-    assert checks.run("test.sh").returncode == 2
-    second = int(pathlib.Path(f"{checks.calls}.second").read_text())
-    end = time.monotonic() + PATIENCE
-    while psutil.pid_exists(second) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not psutil.pid_exists(second)
+def test_the_status_of_pytest_is_that_of_the_script(checks):
+    write_program(checks.venv / "bin" / "python", "exit 5")
+    assert checks.run("test.sh").returncode == 5
 
 
 def test_a_failing_check_ends_it(checks):
     write_program(checks.venv / "bin" / "ruff", "exit 3")
     assert checks.run("test.sh").returncode == 3
-    assert checks.called() == ["setup.sh"]
+    assert checks.called() == ["setup.sh --check"]
 
 
 def test_without_shellcheck_it_says_so_and_fails_where_strict(checks):

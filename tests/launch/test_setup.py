@@ -8,9 +8,12 @@ import subprocess
 import tarfile
 import time
 
+import psutil
 import pytest
 
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
+
+pytestmark = pytest.mark.processes
 
 MENDED = hashlib.sha256((ROOT / "launch" / "mend_horovod.py").read_bytes()).hexdigest()[:8]
 KEY = f"horovod-0.28.1+disttrain.m{MENDED}-cp311-tensorflow-2.21.0-gloo-{os.uname().machine}"
@@ -331,7 +334,9 @@ def test_a_run_waits_for_another(machine):
             [machine.root / "launch" / "setup.sh"], env=machine.env, stdout=subprocess.PIPE
         )
         assert b"another setup is at work here" in waiting.stdout.readline()
-        time.sleep(0.5)
+        script = psutil.Process(waiting.pid)
+        while waiting.poll() is None and "flock" not in [one.name() for one in script.children()]:
+            time.sleep(0.01)
         assert waiting.poll() is None
     with waiting:
         assert b"up to date" in waiting.stdout.read()
@@ -343,8 +348,6 @@ def test_a_second_run_in_this_repository_changes_nothing():
         skip_or_fail(".venv was not made by this launch/setup.sh")
     watched = [ROOT / ".venv" / "bin", *ROOT.glob(".venv/lib/*/site-packages/*.dist-info")]
     before = [state(folder) for folder in watched]
-    start = time.monotonic()
     done = subprocess.run([script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "disttrain: .venv is up to date\n")
-    assert time.monotonic() - start < 5
     assert [state(folder) for folder in watched] == before

@@ -16,10 +16,12 @@ import pytest
 
 from disttrain.launching import managed, task
 from disttrain.launching.hosts import Host
-from tests.distributed.jobs import free_ports
+from disttrain.launching.workers import free_ports
+from tests._support.timeouts import TIMEOUT
 from tests.launch.conftest import ROOT, skip_or_fail, write_program
 from tests.launch.programs import left, program
-from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.processes
 
 __all__ = ["program"]
 
@@ -89,7 +91,7 @@ class Slurm:
             )
 
     def _wait(self, problem, done):
-        for _ in range(5 * PATIENCE):
+        for _ in range(5 * TIMEOUT):
             if done():
                 return
             time.sleep(0.2)
@@ -103,7 +105,7 @@ class Slurm:
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
 
     def submit(self, folder, *arguments, options=()):
@@ -112,7 +114,7 @@ class Slurm:
         done = self.call("sbatch", *fixed, *options, SCRIPT, *arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
         job = done.stdout.strip()
-        for _ in range(5 * PATIENCE):
+        for _ in range(5 * TIMEOUT):
             fields = dict(
                 word.split("=", 1)
                 for word in self.call("scontrol", "show", "job", job).stdout.split()
@@ -182,7 +184,7 @@ def test_a_failing_task_of_a_submitted_job_is_told_once(slurm, program):
     assert said == "ValueError: rank 1 is bad"
     assert "failed in rank 1" in last
     assert "with status 7" in last
-    assert not left(program.parent, 5)
+    assert not left(program.parent)
 
 
 def test_workers_of_a_submitted_job_have_tf_config(slurm, program):
@@ -201,7 +203,7 @@ def test_workers_of_a_submitted_job_have_tf_config(slurm, program):
 
 def test_the_ranks_are_warned_before_the_time_limit(slurm, program):
     def warn():
-        for _ in range(150):
+        for _ in range(5 * TIMEOUT):
             if len(list(program.parent.glob("began *"))) == 2:
                 slurm.call("scancel", "--signal=TERM", "--name=disttrain")  # as Slurm does
                 return
@@ -243,7 +245,7 @@ def script(faked, folder, *arguments):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
 
 

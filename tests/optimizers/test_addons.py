@@ -13,9 +13,10 @@ import disttrain
 from disttrain.optimizers import addons
 from disttrain.optimizers.addons import from_addons
 from disttrain.optimizers.slots import find_slots
+from tests._support.covering import representatives
+from tests._support.timeouts import TIMEOUT
 from tests.distributed import checks
 from tests.optimizers import addons_golden
-from tests.patience import PATIENCE
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 GOLDEN = addons_golden.golden()
@@ -85,6 +86,7 @@ def assert_golden(case, optimizer, variables, first):
     assert optimizer.iterations.numpy() == addons_golden.STEPS
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("case", GOLDEN)
 def test_one_device_gives_the_numbers_of_tensorflow_2_15(installed, case):
     name, sparse = case.removesuffix("-sparse"), case.endswith("-sparse")
@@ -116,7 +118,12 @@ def assert_replicas_equal(replication, variables):
             np.testing.assert_array_equal(first, other)
 
 
-@pytest.mark.parametrize("case", addons_golden.CASES)
+@pytest.mark.graph
+@pytest.mark.parametrize(
+    "case",
+    # Each optimizer once; the others have other settings, which one device tests.
+    representatives(addons_golden.CASES, *(c for c in addons_golden.CASES if "-" not in c)),
+)
 def test_mirrored_replicas_with_different_gradients_give_the_numbers_too(installed, mirrored, case):
     replication = mirrored(2)
     optimizer, variables = start(
@@ -134,6 +141,7 @@ def test_mirrored_replicas_with_different_gradients_give_the_numbers_too(install
     assert_replicas_equal(replication, [*variables, *optimizer.variables])
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("case", ["LAMB", "Lookahead", "MultiOptimizer", "AdaBelief"])
 def test_by_itself_under_a_strategy_it_sums_as_keras_does(installed, mirrored, case):
     replication = mirrored(2)
@@ -145,6 +153,7 @@ def test_by_itself_under_a_strategy_it_sums_as_keras_does(installed, mirrored, c
         np.testing.assert_allclose(variable.numpy(), wanted, **CLOSE)
 
 
+@pytest.mark.graph
 def test_lazy_adam_stays_lazy_on_mirrored_replicas(installed, mirrored):
     replication = mirrored(2)
     case = addons_golden.CASES["LazyAdam"]
@@ -163,6 +172,7 @@ def test_lazy_adam_stays_lazy_on_mirrored_replicas(installed, mirrored):
     np.testing.assert_array_equal(variables[1].numpy()[1], addons_golden.start()[1][1])
 
 
+@pytest.mark.graph
 def test_every_optimizer_and_schedule_of_addons_is_known(installed):
     home = installed.optimizers
     classes = {n: k for n, k in vars(home).items() if isinstance(k, type) and k.__name__ == n}
@@ -177,6 +187,7 @@ def test_every_optimizer_and_schedule_of_addons_is_known(installed):
 # Learning rates
 
 
+@pytest.mark.graph
 def test_a_rate_that_is_set_counts_from_the_next_step_even_in_a_traced_function(installed):
     variable = keras.Variable([0.0])
     optimizer = from_addons("SGDW", learning_rate=1, weight_decay=0.0)
@@ -189,6 +200,7 @@ def test_a_rate_that_is_set_counts_from_the_next_step_even_in_a_traced_function(
     assert float(optimizer.learning_rate.numpy()) == 0.25
 
 
+@pytest.mark.graph
 def test_keras_2_schedules_and_addons_own_are_taken(installed):
     import tf_keras
 
@@ -215,6 +227,7 @@ def test_keras_2_schedules_and_addons_own_are_taken(installed):
             np.testing.assert_allclose(before - variable.numpy()[0], value, atol=1e-6)
 
 
+@pytest.mark.graph
 def test_a_cyclical_schedule_drives_a_keras_optimizer_and_is_saved(installed):
     cycle = from_addons(
         "ExponentialCyclicalLearningRate",
@@ -245,6 +258,7 @@ def inner_optimizers():
     }
 
 
+@pytest.mark.graph
 def test_an_inner_optimizer_comes_in_any_form(installed):
     for kind, inner in inner_optimizers().items():
         optimizer, variables = start(
@@ -260,12 +274,14 @@ def test_an_inner_optimizer_comes_in_any_form(installed):
         assert float(optimizer.learning_rate.numpy()) == np.float32(0.01)
 
 
+@pytest.mark.graph
 def test_an_addons_optimizer_is_an_inner_one_by_its_name(installed):
     optimizer = from_addons("SWA", optimizer="LAMB", learning_rate=0.5)
     assert type(optimizer.wrapped._optimizer).__name__ == "LAMB"
     assert float(optimizer.learning_rate.numpy()) == 0.5
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_averages_are_assigned_and_swapped(installed, mirrored, replicas):
     scope = mirrored(2).scope() if replicas == 2 else None
@@ -285,6 +301,7 @@ def test_averages_are_assigned_and_swapped(installed, mirrored, replicas):
         np.testing.assert_allclose(variable.numpy(), weight)
 
 
+@pytest.mark.graph
 def test_a_multi_optimizer_takes_layers(installed):
     model = checks.build()
     first, last = model.layers
@@ -332,7 +349,12 @@ def compiled(optimizer):
     return model
 
 
-@pytest.mark.parametrize("name", addons.OPTIMIZERS)
+@pytest.mark.graph
+@pytest.mark.parametrize(
+    "name",
+    # A schedule of weight decay, one of the rate, and those with others inside.
+    representatives(addons.OPTIMIZERS, "AdamW", "LAMB", "Lookahead", "MultiOptimizer", "SWA"),
+)
 def test_a_saved_model_goes_on_as_if_nothing_had_happened(installed, tmp_path, name):
     x, y = checks.data(16)
     model = compiled(optimizer_for_model(name))
@@ -351,6 +373,7 @@ def test_a_saved_model_goes_on_as_if_nothing_had_happened(installed, tmp_path, n
     assert loaded.optimizer.iterations.numpy() == 4
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", ["LAMB", "Lookahead", "MultiOptimizer"])
 def test_a_checkpoint_holds_the_state_once(installed, tmp_path, name):
     x, y = checks.data(16)
@@ -368,6 +391,7 @@ def test_a_checkpoint_holds_the_state_once(installed, tmp_path, name):
         np.testing.assert_array_equal(mine.numpy(), wanted.numpy())
 
 
+@pytest.mark.graph
 def test_state_that_does_not_fit_is_refused(installed, tmp_path):
     x, y = checks.data(8)
     model = compiled(from_addons("LAMB"))
@@ -382,6 +406,7 @@ def test_state_that_does_not_fit_is_refused(installed, tmp_path):
 # In disttrain
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", ["LAMB", "MovingAverage"])
 def test_a_trainer_trains_alike_on_one_device_and_on_mirrored_replicas(installed, mirrored, name):
     weights = []
@@ -395,6 +420,7 @@ def test_a_trainer_trains_alike_on_one_device_and_on_mirrored_replicas(installed
     np.testing.assert_allclose(*weights, atol=1e-5)
 
 
+@pytest.mark.graph
 def test_a_clip_of_the_optimizer_is_made_after_the_reduction(installed, mirrored):
     """10 and -2, each clipped by itself to 1 and -1, would cancel out."""
     replication = mirrored(2)
@@ -411,6 +437,7 @@ def test_a_clip_of_the_optimizer_is_made_after_the_reduction(installed, mirrored
     assert variable.numpy()[0] == -1.0
 
 
+@pytest.mark.graph
 def test_a_skipped_step_leaves_the_state_alone(installed, mirrored):
     replication = mirrored(2)
     optimizer, variables = start(
@@ -429,6 +456,7 @@ def test_a_skipped_step_leaves_the_state_alone(installed, mirrored):
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
+@pytest.mark.graph
 def test_a_constraint_holds_after_the_update(installed):
     variable = keras.Variable([1.0])
     variable.constraint = keras.constraints.NonNeg()
@@ -503,20 +531,23 @@ def imported(installed):
         process.kill()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("order", ORDERS)
 def test_tf_keras_is_keras_3_before_and_during_and_after(imported, order):
-    printed, errors = imported[order].communicate(timeout=PATIENCE)
+    printed, errors = imported[order].communicate(timeout=TIMEOUT)
     assert printed.endswith("Keras 3\n"), errors
 
 
 # Bad input
 
 
+@pytest.mark.unit
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match="'LARS'.*AdaBelief.*LAMB.*Yogi.*Cyclical"):
         from_addons("LARS")
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("missing", ["tensorflow_addons", "tf_keras", "typeguard"])
 def test_what_is_not_installed_is_said_with_how_to_install_it(monkeypatch, missing):
     for module in ("tensorflow_addons", "tf_keras", "typeguard"):
@@ -526,6 +557,7 @@ def test_what_is_not_installed_is_said_with_how_to_install_it(monkeypatch, missi
         from_addons("LAMB")
 
 
+@pytest.mark.graph
 def test_another_typeguard_is_refused(installed, monkeypatch):
     monkeypatch.setattr(addons.importlib.metadata, "version", lambda package: "4.1.0")
     with pytest.raises(RuntimeError, match=r"typeguard below 3, not 4\.1\.0"):
@@ -536,6 +568,7 @@ def multi(*pairs):
     return lambda: from_addons("MultiOptimizer", optimizers_and_layers=list(pairs))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("optimizer", "error", "words"),
     [
@@ -591,11 +624,13 @@ def test_bad_arguments_are_refused(installed, optimizer, error, words):
         optimizer()
 
 
+@pytest.mark.graph
 def test_a_rate_that_is_not_there_cannot_be_set(installed):
     with pytest.raises(ValueError, match=r"COCOB has no learning rate .* 0\.5"):
         from_addons("COCOB").learning_rate = 0.5
 
 
+@pytest.mark.unit
 def test_lamb_follows_its_paper():
     """You et al. 2020, "Large batch optimization for deep learning", algorithm 2."""
     rate, decay, beta_1, beta_2, epsilon = 0.1, 0.01, 0.9, 0.999, 1e-6

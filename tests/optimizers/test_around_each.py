@@ -14,6 +14,8 @@ from disttrain.optimizers import around_each, fused, taking_over
 from disttrain.replication import replica_value, resolve
 from tests.optimizers import steps
 
+pytestmark = pytest.mark.graph
+
 STEPS = 3
 
 #: Every optimizer of Keras that updates by itself, with settings that move the weights.

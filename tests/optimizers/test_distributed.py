@@ -38,6 +38,7 @@ def by_keras(name):
     return fit(plain(), OPTIMIZERS[name])[:2]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("scale", [None, 256.0, "dynamic"])
 def test_model_fit_on_one_device_gives_what_the_inner_optimizer_gives(name, scale):
@@ -49,6 +50,7 @@ def test_model_fit_on_one_device_gives_what_the_inner_optimizer_gives(name, scal
     np.testing.assert_allclose(history, losses, rtol=1e-5)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_model_fit_on_mirrored_replicas_gives_what_one_device_gives(mirrored, name):
     expected, losses = by_keras(name)
@@ -60,6 +62,7 @@ def test_model_fit_on_mirrored_replicas_gives_what_one_device_gives(mirrored, na
     np.testing.assert_allclose(history, losses, rtol=1e-5)
 
 
+@pytest.mark.graph
 def test_a_loop_by_hand_with_keras_losses_under_mirrored_is_the_mean(mirrored):
     """Keras's loss objects divide by the replicas; `scale_loss` undoes that."""
     x, y = checks.data(8)
@@ -87,6 +90,7 @@ def test_a_loop_by_hand_with_keras_losses_under_mirrored_is_the_mean(mirrored):
     )
 
 
+@pytest.mark.graph
 def test_the_loss_scale_is_read_at_each_step_even_if_traced_before_the_first():
     variable = keras.Variable([0.0])
     optimizer = disttrain.DistributedOptimizer(
@@ -105,12 +109,14 @@ def test_the_loss_scale_is_read_at_each_step_even_if_traced_before_the_first():
     assert variable.numpy()[0] == -3.0
 
 
+@pytest.mark.graph
 def test_the_sum_is_not_divided(mirrored):
     replication = mirrored(2)
     result = checks.apply_once(replication, [10.0, -2.0], reduction="sum")
     assert result["value"] == -8.0
 
 
+@pytest.mark.unit
 def test_sparse_gradients_with_repeated_rows_count_each_row():
     table = keras.Variable(np.zeros((3, 1), np.float32))
     optimizer = disttrain.DistributedOptimizer(
@@ -121,6 +127,7 @@ def test_sparse_gradients_with_repeated_rows_count_each_row():
     np.testing.assert_allclose(table.numpy(), [[0], [-7], [0]])
 
 
+@pytest.mark.graph
 def test_a_saved_model_comes_back_with_all_optimizer_state(tmp_path):
     _, _, model = fit(
         plain(),
@@ -143,6 +150,7 @@ def test_a_saved_model_comes_back_with_all_optimizer_state(tmp_path):
     assert float(loaded.optimizer.current_loss_scale()) == 16.0 * 2**2
 
 
+@pytest.mark.graph
 def test_state_that_does_not_fit_is_refused(tmp_path):
     _, _, saved = fit(plain(), lambda: disttrain.DistributedOptimizer(keras.optimizers.SGD(0.1)))
     saved.save_weights(tmp_path / "state.weights.h5")
@@ -151,6 +159,7 @@ def test_state_that_does_not_fit_is_refused(tmp_path):
         other.load_weights(tmp_path / "state.weights.h5")
 
 
+@pytest.mark.unit
 def test_what_keras_would_do_before_the_reduction_is_taken_over():
     inner = keras.optimizers.SGD(1.0, global_clipnorm=2.0, loss_scale_factor=8.0)
     optimizer = disttrain.DistributedOptimizer(inner)
@@ -160,6 +169,7 @@ def test_what_keras_would_do_before_the_reduction_is_taken_over():
     assert inner.loss_scale_factor is None
 
 
+@pytest.mark.unit
 def test_keras_own_loss_scale_is_unwrapped_with_its_settings():
     keras_own = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.SGD(1.0), initial_scale=512.0, dynamic_growth_steps=7
@@ -169,6 +179,7 @@ def test_keras_own_loss_scale_is_unwrapped_with_its_settings():
     assert (optimizer.loss_scale.initial, optimizer.loss_scale.growth_interval) == (512.0, 7)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -181,6 +192,7 @@ def test_two_clips_are_refused(options, words):
         disttrain.DistributedOptimizer(options["inner"](), clip=disttrain.ClipByGlobalNorm(1.0))
 
 
+@pytest.mark.unit
 def test_bad_arguments_are_refused():
     sgd = keras.optimizers.SGD
     with pytest.raises(ValueError, match="reduction 'average'"):
@@ -199,6 +211,7 @@ def test_bad_arguments_are_refused():
         disttrain.DistributedOptimizer(sgd()).apply([tf.constant([1.0])])
 
 
+@pytest.mark.unit
 def test_only_missing_gradients_are_an_error_and_some_a_single_warning():
     one, two = keras.Variable([0.0], name="one"), keras.Variable([0.0], name="two")
     optimizer = disttrain.DistributedOptimizer(keras.optimizers.SGD(1.0))
@@ -211,6 +224,7 @@ def test_only_missing_gradients_are_an_error_and_some_a_single_warning():
     assert (one.numpy()[0], two.numpy()[0]) == (-2.0, 0.0)
 
 
+@pytest.mark.unit
 def test_a_variable_that_the_optimizer_does_not_know_is_named():
     one, two = keras.Variable([0.0], name="one"), keras.Variable([0.0], name="two")
     optimizer = disttrain.DistributedOptimizer(keras.optimizers.SGD(1.0))
@@ -219,11 +233,13 @@ def test_a_variable_that_the_optimizer_does_not_know_is_named():
         optimizer.apply([tf.constant([1.0])], [two])
 
 
+@pytest.mark.unit
 def test_the_private_method_that_is_replaced_still_exists():
     """Keras sums gradients over the replicas there; where it moves, everything is summed twice."""
     assert callable(keras.optimizers.Optimizer._all_reduce_sum_gradients)
 
 
+@pytest.mark.graph
 def test_an_object_that_cannot_be_serialized_trains_on_one_device():
     class Descent:
         """The old way: anything that can apply gradients to variables."""
@@ -259,6 +275,7 @@ class Counting(TfDistribute):
         return super().gather(tensor, name)
 
 
+@pytest.mark.graph
 def test_nothing_is_communicated_before_the_accumulated_step_is_complete():
     replication, variable = Counting(), keras.Variable([0.0])
     optimizer = disttrain.DistributedOptimizer(
@@ -273,6 +290,7 @@ def test_nothing_is_communicated_before_the_accumulated_step_is_complete():
     assert seen == [0, 0, 1, 1, 1, 2]
 
 
+@pytest.mark.graph
 def test_the_trainer_communicates_once_for_each_accumulated_update():
     counts = {}
     for steps in (1, 3):

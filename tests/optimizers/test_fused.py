@@ -35,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("compiled_operations")
 # Keras's results.
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_has_kerass_arithmetic(rule, setting, updated_at_once):
@@ -43,6 +44,7 @@ def test_every_rule_has_kerass_arithmetic(rule, setting, updated_at_once):
     assert_same_bits(by_us(make, function=eager), by_keras(make, function=eager))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("setting", ["plain", "decay with a schedule but for some"])
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_gives_kerass_results_in_a_graph(rule, setting, updated_at_once):
@@ -52,6 +54,7 @@ def test_every_rule_gives_kerass_results_in_a_graph(rule, setting, updated_at_on
     compare(by_us(make), by_keras(make))
 
 
+@pytest.mark.graph
 def test_weight_decay_leaves_out_whom_keras_leaves_out(updated_at_once):
     def make(*names):
         optimizer = optimizers.SGD(0.1, weight_decay=0.5)
@@ -63,12 +66,14 @@ def test_weight_decay_leaves_out_whom_keras_leaves_out(updated_at_once):
     assert differ == {"bias", "kernel"}
 
 
+@pytest.mark.graph
 def test_variables_that_the_optimizer_has_in_another_order(updated_at_once):
     """Each goes with its own slots, and those without a gradient stay."""
     make, some = RULES["amsgrad"].make, ["table", "bias", "kernel"]
     assert_same_bits(by_us(make, some=some), by_keras(make, some=some))
 
 
+@pytest.mark.unit
 def test_a_subclass_that_has_kerass_rule_is_updated_at_once():
     class Mine(optimizers.Adam):
         def get_config(self):
@@ -77,6 +82,7 @@ def test_a_subclass_that_has_kerass_rule_is_updated_at_once():
     assert look_for(Mine(0.1)) is not None
 
 
+@pytest.mark.graph
 def test_a_variable_without_elements(updated_at_once):
     run = {"shapes": {"none": (0, 3), "some": (2, 3)}}
     assert_same_bits(by_us(RULES["Adam"].make, **run), by_keras(RULES["Adam"].make, **run))
@@ -85,6 +91,7 @@ def test_a_variable_without_elements(updated_at_once):
 shapes = st.lists(st.lists(st.integers(1, 40), max_size=2).map(tuple), min_size=1, max_size=5)
 
 
+@pytest.mark.unit
 @settings(max_examples=40, deadline=None)
 @given(
     shapes=shapes,
@@ -101,6 +108,7 @@ def test_variables_of_any_number_and_size(shapes, rule, setting, exponent, seed)
     assert_same_bits(by_us(make, **run), by_keras(make, **run))
 
 
+@pytest.mark.graph
 def test_two_runs_give_the_same_bits(updated_at_once):
     make, clip = RULES["Adam"].make, disttrain.ClipByGlobalNorm
     one, other = (by_us(make, clip=clip(0.1), loss_scale=3.0) for _ in range(2))
@@ -110,6 +118,7 @@ def test_two_runs_give_the_same_bits(updated_at_once):
 # Sparse gradients.
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("rule", RULES)
 def test_sparse_gradients_give_kerass_results(rule, updated_at_once):
     make, batches = RULES[rule].make, with_sparse(gradients(), [5, 302, 0])
@@ -117,6 +126,7 @@ def test_sparse_gradients_give_kerass_results(rule, updated_at_once):
     assert_same_bits(by_us(make, **run), by_keras(make, **run))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("rule", ["SGD", "momentum", "Adam", "Adagrad", "Lion"])
 def test_rows_that_come_twice_are_added_before_the_update(rule, updated_at_once):
     make, batches = with_settings(rule, "decay"), with_sparse(gradients(), [5, 302, 5, 0])
@@ -126,12 +136,14 @@ def test_rows_that_come_twice_are_added_before_the_update(rule, updated_at_once)
     assert_same_bits(found, by_keras(make, batches=dense, function=eager))
 
 
+@pytest.mark.graph
 def test_sparse_gradients_in_a_graph(updated_at_once):
     make, batches = RULES["Adam"].make, with_sparse(gradients(), [5, 302, 5, 0])
     dense = [[tf.convert_to_tensor(g) for g in each] for each in batches]
     assert_same_bits(by_us(make, batches=batches), by_keras(make, batches=dense))
 
 
+@pytest.mark.unit
 def test_no_rows_at_all(updated_at_once):
     for rule in ("SGD", "Adam"):
         make, batches = RULES[rule].make, with_sparse(gradients(), [])
@@ -139,6 +151,7 @@ def test_no_rows_at_all(updated_at_once):
         assert_same_bits(by_us(make, **run), by_keras(make, **run))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("rule", ["SGD", "Adagrad"])
 def test_rows_without_a_gradient_are_not_touched(rule, updated_at_once):
     """0 times infinity would be NaN in each of them."""
@@ -220,6 +233,7 @@ if hasattr(optimizers, "MultiOptimizer"):
     KERASS["MultiOptimizer"] = multi
 
 
+@pytest.mark.unit
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", KERASS)
 def test_keras_updates_what_has_another_rule(name):
@@ -227,6 +241,7 @@ def test_keras_updates_what_has_another_rule(name):
     assert look_for(KERASS[name]()) is None
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_keras_updates_where_a_product_is_not_float32(dtype):
     """Nadam's, which has the dtype of the first variable, whichever are updated."""
@@ -236,21 +251,25 @@ def test_keras_updates_where_a_product_is_not_float32(dtype):
     assert fused.find(optimizer, variables[1:]) is None
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_keras_updates_what_is_not_float32(dtype):
     assert look_for(optimizers.Adam(0.1), dtype) is None
 
 
+@pytest.mark.unit
 def test_keras_updates_on_a_gpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["GPU:0"])
     assert look_for(optimizers.SGD(0.1)) is None
 
 
+@pytest.mark.unit
 def test_keras_updates_where_nothing_could_be_compiled(monkeypatch):
     monkeypatch.setattr(kernels, "load", lambda: None)
     assert look_for(optimizers.SGD(0.1)) is None
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     "name", ["a rule of its own", "an assignment of its own", "a way of its own", "a replaced rule"]
 )
@@ -258,6 +277,7 @@ def test_what_has_another_rule_keeps_it(name, updated_by_keras):
     assert_same_bits(by_us(KERASS[name]), by_keras(KERASS[name]))
 
 
+@pytest.mark.graph
 def test_a_step_that_xla_compiles(updated_by_keras):
     make = RULES["Adam"].make
     compiled = functools.partial(tf.function, autograph=False, jit_compile=True)
@@ -266,6 +286,7 @@ def test_a_step_that_xla_compiles(updated_by_keras):
     assert_within_rounding(found, by_keras(make))
 
 
+@pytest.mark.graph
 def test_a_step_without_compiled_operations(monkeypatch, updated_by_keras):
     monkeypatch.setattr(kernels, "load", lambda: None)
     make = with_settings("Adam", "decay")
@@ -275,6 +296,7 @@ def test_a_step_without_compiled_operations(monkeypatch, updated_by_keras):
 # What Keras does after an update.
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("rule", ["momentum", "Nadam"])
 def test_averages_of_the_weights(rule, updated_at_once):
     def make():
@@ -284,6 +306,7 @@ def test_averages_of_the_weights(rule, updated_at_once):
     assert_same_bits(by_us(make, **run), by_keras(make, **run))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("frequency", [1, 3])
 def test_averages_that_overwrite_the_weights(frequency, updated_at_once):
     def make():
@@ -298,6 +321,7 @@ def test_averages_that_overwrite_the_weights(frequency, updated_at_once):
 CONSTRAINTS = {"NonNeg": keras.constraints.NonNeg(), "UnitNorm": keras.constraints.UnitNorm()}
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", CONSTRAINTS)
 @pytest.mark.parametrize("averaged", [False, True], ids=["", "averaged"])
 def test_constraints(name, averaged, updated_at_once):
@@ -311,6 +335,7 @@ def test_constraints(name, averaged, updated_at_once):
     np.testing.assert_allclose(found["kernel"], constrained, rtol=1e-5)
 
 
+@pytest.mark.graph
 def test_a_graph_that_reads_slots_after_the_update_sees_the_new_ones():
     variables = make_variables()
     optimizer = disttrain.DistributedOptimizer(optimizers.SGD(0.1, momentum=0.9))
@@ -328,6 +353,7 @@ def test_a_graph_that_reads_slots_after_the_update_sees_the_new_ones():
             np.testing.assert_array_equal(one.numpy(), momentum.numpy())
 
 
+@pytest.mark.graph
 def test_the_trainer_hands_slots_over_as_one_input():
     """Each input of a graph takes its time at every step."""
 

@@ -19,7 +19,7 @@ from tests.optimizers.fused_steps import (
     with_sparse,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_operations")
+pytestmark = [pytest.mark.graph, pytest.mark.usefixtures("compiled_operations")]
 
 
 # Replicas.

@@ -19,7 +19,7 @@ from tests.telemetry.test_statistics import Case, assert_close, count
 SHAPES = {"scale": (), "bias": (7,), "embedding": (50, 33), "table": (303, 301)}
 
 
-pytestmark = pytest.mark.usefixtures("compiled_operations")
+pytestmark = [pytest.mark.graph, pytest.mark.usefixtures("compiled_operations")]
 
 
 class Recorder(Observer):

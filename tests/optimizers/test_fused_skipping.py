@@ -13,7 +13,7 @@ from tests.optimizers.fused_steps import (
     with_sparse,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_operations", "updated_at_once")
+pytestmark = [pytest.mark.graph, pytest.mark.usefixtures("compiled_operations", "updated_at_once")]
 
 
 def with_bad(batches, places, value=np.nan):

@@ -10,7 +10,7 @@ import disttrain
 from disttrain.optimizers import fused
 from tests.optimizers.fused_steps import eager, graph
 
-pytestmark = pytest.mark.usefixtures("compiled_operations")
+pytestmark = [pytest.mark.graph, pytest.mark.usefixtures("compiled_operations")]
 
 
 @pytest.fixture(params=[(5, 3), (300, 400)], ids=["small", "shared by threads"])

@@ -66,6 +66,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", INNER)
 def test_each_variable_moves_as_by_an_optimizer_of_its_own(name):
     inner = INNER[name]
@@ -73,6 +74,7 @@ def test_each_variable_moves_as_by_an_optimizer_of_its_own(name):
     steps.assert_close(weights, each_alone(inner, SETTINGS), atol=1e-6)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("adopt", [False, True])
 @pytest.mark.parametrize("name", ["momentum", "adamw"])
 def test_mirrored_replicas_with_gradients_of_their_own_do_as_one_device(mirrored, name, adopt):
@@ -85,6 +87,7 @@ def test_mirrored_replicas_with_gradients_of_their_own_do_as_one_device(mirrored
     assert isinstance(optimizer.inner, Grouped)
 
 
+@pytest.mark.graph
 def test_one_device_in_a_distributed_optimizer_does_as_alone():
     inner = INNER["adamw"]
     weights, _ = steps.together(
@@ -93,6 +96,7 @@ def test_one_device_in_a_distributed_optimizer_does_as_alone():
     steps.assert_close(weights, each_alone(inner, SETTINGS))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_frozen_variables_and_their_slots_stay_bit_for_bit(mirrored, replicas):
     replication = mirrored(2) if replicas == 2 else resolve("single")
@@ -111,6 +115,7 @@ def test_frozen_variables_and_their_slots_stay_bit_for_bit(mirrored, replicas):
     assert np.any(base._momentums[2].numpy())
 
 
+@pytest.mark.unit
 def test_a_step_in_which_only_frozen_variables_have_gradients_still_counts():
     one, two = steps.make_variables({"a/kernel": np.ones(1, "f4"), "b/kernel": np.ones(1, "f4")})
     optimizer = Grouped(keras.optimizers.SGD(1.0), [Group("a/*", frozen=True)])
@@ -120,6 +125,7 @@ def test_a_step_in_which_only_frozen_variables_have_gradients_still_counts():
     assert int(optimizer.iterations.numpy()) == 1
 
 
+@pytest.mark.unit
 def test_a_schedule_is_multiplied_at_each_step():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1.0, 0.25])
     one, two = steps.make_variables({"a/kernel": np.zeros(1, "f4"), "b/kernel": np.zeros(1, "f4")})
@@ -129,6 +135,7 @@ def test_a_schedule_is_multiplied_at_each_step():
     np.testing.assert_allclose([one.numpy()[0], two.numpy()[0]], [-1.25, -0.125])
 
 
+@pytest.mark.graph
 def test_a_rate_that_is_set_later_counts_at_the_next_step():
     (one,) = steps.make_variables({"a/kernel": np.zeros(1, "f4")})
     optimizer = disttrain.DistributedOptimizer(
@@ -142,6 +149,7 @@ def test_a_rate_that_is_set_later_counts_at_the_next_step():
     assert float(optimizer.learning_rate.numpy()) == pytest.approx(0.1)
 
 
+@pytest.mark.unit
 def test_weight_decay_inside_of_a_rule_of_its_own_can_be_masked_but_not_set():
     (one,) = steps.make_variables({"a/kernel": np.ones(2, "f4")})
     make = lambda: LARS(1.0, weight_decay=0.5, trust=0.1)  # noqa: E731
@@ -151,6 +159,7 @@ def test_weight_decay_inside_of_a_rule_of_its_own_can_be_masked_but_not_set():
         Grouped(make(), [Group("*", weight_decay=0.1)])
 
 
+@pytest.mark.unit
 def test_a_weight_decay_of_zero_is_none():
     (one,) = steps.make_variables({"a/kernel": np.ones(2, "f4")})
     inner = keras.optimizers.SGD(1.0, weight_decay=0.5)
@@ -158,6 +167,7 @@ def test_a_weight_decay_of_zero_is_none():
     np.testing.assert_array_equal(one.numpy(), 1.0)
 
 
+@pytest.mark.graph
 def test_groups_go_around_another_wrapper():
     make = lambda: Grouped(Lookahead(keras.optimizers.SGD(1.0), 2, 0.5), GROUPS)  # noqa: E731
     weights, optimizer = steps.together(resolve("single"), make, 2)
@@ -168,6 +178,7 @@ def test_groups_go_around_another_wrapper():
     assert len(slots) == len(optimizer.variables)
 
 
+@pytest.mark.unit
 def test_clip_and_loss_scale_of_the_inner_optimizer_are_taken_over():
     inner = keras.optimizers.SGD(1.0, global_clipnorm=2.0, loss_scale_factor=8.0)
     optimizer = disttrain.DistributedOptimizer(Grouped(inner, [Group("*", learning_rate=0.5)]))
@@ -179,12 +190,14 @@ def test_clip_and_loss_scale_of_the_inner_optimizer_are_taken_over():
     assert one.numpy()[0] == pytest.approx(-0.5 * 2.0)
 
 
+@pytest.mark.unit
 def test_layer_decay_gives_the_last_layer_the_full_rate():
     groups = layer_decay(["embedding/*", ["block/*", "other/*"], "head/*"], 0.5, top=2.0)
     assert [g.learning_rate for g in groups] == [0.5, 1.0, 2.0]
     assert groups[1].patterns == ("block/*", "other/*")
 
 
+@pytest.mark.unit
 def test_layer_decay_takes_the_layers_of_a_model_and_fits_when_it_is_built_again():
     def build():
         return keras.Sequential(
@@ -206,6 +219,7 @@ def test_layer_decay_takes_the_layers_of_a_model_and_fits_when_it_is_built_again
     assert not groups[1].matches("axb/kernel")
 
 
+@pytest.mark.graph
 def test_a_saved_model_comes_back_with_groups_and_slots(tmp_path):
     x, y = checks.data(16)
     model = keras.Sequential(
@@ -230,6 +244,7 @@ def test_a_saved_model_comes_back_with_groups_and_slots(tmp_path):
     assert np.any(loaded.optimizer.inner.inner._momentums[0].numpy())
 
 
+@pytest.mark.unit
 def test_the_configuration_goes_through_json():
     groups = [*GROUPS, Group("head/.*", regex=True, frozen=True), Group(["norm/*", "head/*"])]
     optimizer = Grouped(keras.optimizers.AdamW(0.1), groups)
@@ -240,6 +255,7 @@ def test_the_configuration_goes_through_json():
     assert again.get_config() == optimizer.get_config()
 
 
+@pytest.mark.unit
 def test_a_checkpoint_of_tensorflow_keeps_the_inner_slots(tmp_path):
     def made():
         variables = steps.make_variables(steps.starts())
@@ -258,6 +274,7 @@ def test_a_checkpoint_of_tensorflow_keeps_the_inner_slots(tmp_path):
     assert int(other.iterations.numpy()) == 2
 
 
+@pytest.mark.unit
 def test_the_slots_of_the_inner_optimizer_are_found_through_the_wrapper():
     variables = steps.make_variables(steps.starts())
     optimizer = Grouped(keras.optimizers.Adam(0.1), GROUPS)
@@ -265,12 +282,14 @@ def test_the_slots_of_the_inner_optimizer_are_found_through_the_wrapper():
     assert all(set(s) == {"momentum", "velocity"} for s in find_slots(optimizer, variables))
 
 
+@pytest.mark.unit
 def test_a_pattern_without_a_variable_is_named_with_some_paths():
     optimizer = Grouped(keras.optimizers.SGD(0.1), [Group("backbone/*"), Group("backbon/*")])
     with pytest.raises(ValueError, match=r"'backbon/\*'.*'backbone/kernel', .*'head/bias'"):
         optimizer.build(steps.make_variables(steps.starts()))
 
 
+@pytest.mark.unit
 def test_bad_arguments_are_refused():
     sgd = keras.optimizers.SGD
     with pytest.raises(ValueError, match="above 0, not 0"):
@@ -309,6 +328,7 @@ def test_bad_arguments_are_refused():
         Grouped(built, GROUPS)
 
 
+@pytest.mark.unit
 def test_an_optimizer_of_another_scope_is_refused(mirrored):
     inner = keras.optimizers.SGD()
     with mirrored(2).scope(), pytest.raises(ValueError, match=r"another tf.distribute scope"):

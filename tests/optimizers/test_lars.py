@@ -44,6 +44,7 @@ CASES = {
 }
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", CASES)
 def test_the_update_is_that_of_algorithm_1(name):
     options, in_paper = CASES[name]
@@ -51,6 +52,7 @@ def test_the_update_is_that_of_algorithm_1(name):
     steps.assert_close(weights, paper(**in_paper), atol=2e-6)
 
 
+@pytest.mark.unit
 def test_the_first_step_of_a_layer_is_as_long_as_trust_says():
     """Without decay and momentum, |step| = lr * trust * |w|, however large the gradient."""
     before = steps.starts()["head/kernel"]
@@ -62,6 +64,7 @@ def test_the_first_step_of_a_layer_is_as_long_as_trust_says():
         assert moved == pytest.approx(3.0 * 0.01 * np.linalg.norm(before), rel=1e-4)
 
 
+@pytest.mark.unit
 def test_weights_at_zero_move_and_a_zero_gradient_leaves_them():
     zero, still = steps.make_variables(
         {"a/kernel": np.zeros(2, "f4"), "b/kernel": np.ones(2, "f4")}
@@ -72,6 +75,7 @@ def test_weights_at_zero_move_and_a_zero_gradient_leaves_them():
     np.testing.assert_array_equal(still.numpy(), [1.0, 1.0])
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("adopt", [False, True])
 def test_mirrored_replicas_with_gradients_of_their_own_do_as_one_device(mirrored, adopt):
     weights, optimizer = steps.together(
@@ -81,17 +85,20 @@ def test_mirrored_replicas_with_gradients_of_their_own_do_as_one_device(mirrored
     assert int(optimizer.iterations.numpy()) == STEPS
 
 
+@pytest.mark.graph
 def test_one_device_in_a_distributed_optimizer_does_as_alone():
     weights, _ = steps.together(resolve("single"), lambda: LARS(2.0, weight_decay=0.1), STEPS)
     steps.assert_close(weights, paper(decay=0.1))
 
 
+@pytest.mark.unit
 def test_without_a_gradient_weight_decay_still_keeps_to_equation_6():
     (variable,) = steps.make_variables({"a/kernel": np.ones(2, "f4")})
     LARS(2.0, weight_decay=0.1, trust=0.05).apply([tf.zeros(2)], [variable])
     np.testing.assert_allclose(variable.numpy(), 1 - 2.0 * (0.05 / 0.1) * 0.1, rtol=1e-6)
 
 
+@pytest.mark.unit
 def test_excluded_variables_follow_plain_momentum_and_no_decay():
     """And a layer that Keras is told to leave out of weight decay keeps its ratio."""
     optimizer = LARS(0.1, weight_decay=0.5, exclude=["^norm/"])
@@ -111,6 +118,7 @@ def test_excluded_variables_follow_plain_momentum_and_no_decay():
     np.testing.assert_allclose(weights["head/bias"], expected, atol=1e-6)
 
 
+@pytest.mark.unit
 def test_the_defaults_exclude_what_keras_layers_call_biases_scales_and_shifts():
     layers = [
         keras.layers.Dense(2),
@@ -130,6 +138,7 @@ def test_the_defaults_exclude_what_keras_layers_call_biases_scales_and_shifts():
     assert excluded == {"bias", "gamma", "beta", "scale"}
 
 
+@pytest.mark.unit
 def test_sparse_gradients_count_as_their_dense_ones():
     results = []
     for sparse in (True, False):
@@ -142,6 +151,7 @@ def test_sparse_gradients_count_as_their_dense_ones():
     assert results[0][0, 0] < 1  # weight decay reaches rows without a gradient
 
 
+@pytest.mark.unit
 def test_the_configuration_says_everything():
     optimizer = LARS(
         keras.optimizers.schedules.CosineDecay(0.5, 10),
@@ -158,6 +168,7 @@ def test_the_configuration_says_everything():
     assert again.get_config() == optimizer.get_config()
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -14,8 +14,8 @@ import tensorflow as tf
 import disttrain
 from disttrain.optimizers.legacy import from_legacy, import_legacy
 from disttrain.optimizers.slots import find_slots
+from tests._support.timeouts import TIMEOUT
 from tests.distributed import checks
-from tests.patience import PATIENCE
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
@@ -213,6 +213,7 @@ def take_steps(optimizer, variable, gradients=GRADIENTS, compiled=True):
 # Keras 2's API
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("compiled", [True, False])
 def test_an_old_subclass_runs_unchanged(old, compiled):
     optimizer, variable = start(lambda: from_legacy(old.OldMomentum(0.1)))
@@ -232,6 +233,7 @@ def test_an_old_subclass_runs_unchanged(old, compiled):
     ]
 
 
+@pytest.mark.graph
 def test_an_old_subclass_gets_one_gradient_for_all_replicas(old, mirrored):
     replication = mirrored(2)
     optimizer, variable = start(
@@ -251,6 +253,7 @@ def test_an_old_subclass_gets_one_gradient_for_all_replicas(old, mirrored):
     assert optimizer.iterations.numpy() == 3
 
 
+@pytest.mark.graph
 def test_repeated_rows_of_a_sparse_gradient_are_added_up_for_it(old):
     table = keras.Variable(np.zeros((3, 1), np.float32))
     optimizer = from_legacy(old.OldMomentum(1.0))
@@ -259,6 +262,7 @@ def test_repeated_rows_of_a_sparse_gradient_are_added_up_for_it(old):
     np.testing.assert_allclose(table.numpy(), [[0], [-7], [0]])
 
 
+@pytest.mark.graph
 def test_schedules_of_keras_2_and_3_drive_it(old):
     import tf_keras
 
@@ -270,6 +274,7 @@ def test_schedules_of_keras_2_and_3_drive_it(old):
         np.testing.assert_allclose(variable.numpy(), expected, **CLOSE)
 
 
+@pytest.mark.graph
 def test_a_rate_that_is_set_reaches_the_old_code(old):
     optimizer, variable = start(lambda: from_legacy(old.OldMomentum(0.1, momentum=0.0)))
     optimizer.learning_rate = 1.0
@@ -278,6 +283,7 @@ def test_a_rate_that_is_set_reaches_the_old_code(old):
     assert float(optimizer.wrapped.lr) == 1.0
 
 
+@pytest.mark.graph
 def test_its_clips_are_taken_over(old):
     optimizer = from_legacy(old.OldMomentum(1.0, clipnorm=0.5))
     assert optimizer.clipnorm == 0.5
@@ -292,6 +298,7 @@ def model_with(optimizer):
     return model
 
 
+@pytest.mark.graph
 def test_a_saved_model_comes_back_with_the_old_optimizer(old, tmp_path):
     import tf_keras
 
@@ -314,6 +321,7 @@ def test_a_saved_model_comes_back_with_the_old_optimizer(old, tmp_path):
         np.testing.assert_allclose(mine.numpy(), wanted.numpy(), **CLOSE)
 
 
+@pytest.mark.graph
 def test_a_class_that_is_not_known_is_asked_for(old):
     config = from_legacy(old.OldMomentum()).get_config()
     config["optimizer"]["class_name"] = "legacy>elsewhere.Mine"
@@ -325,6 +333,7 @@ def test_a_class_that_is_not_known_is_asked_for(old):
     assert isinstance(found.wrapped, old.OldMomentum)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", ["Adadelta", "Adagrad", "Adamax", "Ftrl", "Nadam", "RMSprop"])
 def test_the_optimizers_of_keras_2_themselves_are_taken_and_restored(old, name):
     import tf_keras
@@ -344,6 +353,7 @@ def test_the_optimizers_of_keras_2_themselves_are_taken_and_restored(old, name):
     np.testing.assert_allclose(again.numpy(), reference.numpy(), **CLOSE)
 
 
+@pytest.mark.graph
 def test_a_trainer_takes_it_into_its_scope(old, mirrored):
     weights = []
     for replication in ("single", mirrored(2)):
@@ -353,6 +363,7 @@ def test_a_trainer_takes_it_into_its_scope(old, mirrored):
     np.testing.assert_allclose(*weights, atol=1e-5)
 
 
+@pytest.mark.graph
 def test_a_module_that_keras_3_has_seen_is_not_imported_again(old):
     with pytest.raises(ValueError, match="'textwrap' has been imported already, with Keras 3"):
         import_legacy("textwrap")
@@ -361,6 +372,7 @@ def test_a_module_that_keras_3_has_seen_is_not_imported_again(old):
 # TensorFlow Core's style
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("name", CORE)
 def test_a_core_optimizer_gives_its_formula(name, compiled):
@@ -372,6 +384,7 @@ def test_a_core_optimizer_gives_its_formula(name, compiled):
     assert optimizer.iterations.numpy() == 3
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", CORE)
 def test_a_core_optimizer_makes_one_update_for_all_replicas(mirrored, name):
     kind, formula = CORE[name]
@@ -392,6 +405,7 @@ def test_a_core_optimizer_makes_one_update_for_all_replicas(mirrored, name):
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.graph
 def test_the_state_of_a_core_optimizer_is_found():
     lazy, variable = start(lambda: from_legacy(LazyMomentum()))
     np.testing.assert_array_equal(find_slots(lazy, [variable])[0]["velocity"].numpy(), [2.0, 2.0])
@@ -402,6 +416,7 @@ def test_the_state_of_a_core_optimizer_is_found():
     assert module.variables[-1].numpy() == 3.0
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("kind", [PlainDescent, ModuleAdam])
 def test_a_schedule_takes_the_place_of_a_core_optimizers_rate(kind):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1.0, 0.0])
@@ -415,6 +430,7 @@ def test_a_schedule_takes_the_place_of_a_core_optimizers_rate(kind):
     np.testing.assert_array_equal(variable.numpy(), once)
 
 
+@pytest.mark.graph
 def test_a_core_optimizers_rate_is_set():
     optimizer, variable = start(lambda: from_legacy(PlainDescent(0.5)))
     assert float(optimizer.learning_rate.numpy()) == 0.5
@@ -424,6 +440,7 @@ def test_a_core_optimizers_rate_is_set():
     assert optimizer.wrapped.learning_rate == 0.5
 
 
+@pytest.mark.unit
 def test_a_core_optimizer_sees_sparse_gradients_dense():
     table = keras.Variable(np.zeros((3, 1), np.float32))
     slices = tf.IndexedSlices(tf.constant([[3.0], [4.0]]), tf.constant([1, 1]), [3, 1])
@@ -431,6 +448,7 @@ def test_a_core_optimizer_sees_sparse_gradients_dense():
     np.testing.assert_allclose(table.numpy(), [[0], [-7], [0]])
 
 
+@pytest.mark.graph
 def test_a_python_counter_works_eagerly_and_is_refused_in_a_graph():
     optimizer, variable = start(lambda: from_legacy(PythonCounter()))
     take_steps(optimizer, variable, compiled=False)
@@ -441,6 +459,7 @@ def test_a_python_counter_works_eagerly_and_is_refused_in_a_graph():
         take_steps(optimizer, variable)
 
 
+@pytest.mark.graph
 def test_a_model_is_saved_with_a_core_optimizer_that_has_a_configuration(tmp_path):
     x, y = checks.data(16)
     model = model_with(from_legacy(LazyMomentum(0.05, beta=0.5)))
@@ -458,6 +477,7 @@ def test_a_model_is_saved_with_a_core_optimizer_that_has_a_configuration(tmp_pat
         np.testing.assert_allclose(mine.numpy(), wanted.numpy(), **CLOSE)
 
 
+@pytest.mark.graph
 def test_without_a_configuration_weights_are_saved_and_a_scope_is_entered(mirrored, tmp_path):
     x, y = checks.data(16)
     model = model_with(from_legacy(PlainDescent()))
@@ -481,6 +501,7 @@ def test_without_a_configuration_weights_are_saved_and_a_scope_is_entered(mirror
     )
 
 
+@pytest.mark.processes
 def test_a_core_optimizer_needs_no_tf_keras():
     program = """
         import sys
@@ -505,7 +526,7 @@ def test_a_core_optimizer_needs_no_tf_keras():
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     assert "is not installed; run pip install 'disttrain[addons]'" in done.stdout, done.stderr
 
@@ -518,6 +539,7 @@ class TakesPairs:
         pass
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("optimizer", "words"),
     [
@@ -533,6 +555,7 @@ def test_what_is_no_old_optimizer_is_refused(optimizer, words):
         from_legacy(optimizer())
 
 
+@pytest.mark.graph
 def test_an_optimizer_that_was_used_is_refused(old):
     used = old.OldMomentum()
     used.apply_gradients([(tf.constant([1.0]), tf.Variable([1.0]))])
@@ -540,6 +563,7 @@ def test_an_optimizer_that_was_used_is_refused(old):
         from_legacy(used)
 
 
+@pytest.mark.graph
 def test_a_step_count_that_was_set_goes_on(old):
     counted = old.OldMomentum()
     counted.iterations.assign(5)
@@ -548,11 +572,13 @@ def test_a_step_count_that_was_set_goes_on(old):
     assert optimizer.iterations.numpy() == 8
 
 
+@pytest.mark.graph
 def test_a_rate_that_is_no_rate_is_refused(old):
     with pytest.raises(TypeError, match="learning rate must be a number.*'fast'"):
         from_legacy(old.OldMomentum("fast"))
 
 
+@pytest.mark.graph
 def test_an_old_optimizer_without_get_config_is_not_saved_half(old):
     class Silent(old.OldMomentum):
         def __init__(self, strength):

@@ -39,6 +39,7 @@ def slow_weights(optimizer):
     return {p: w.numpy() for p, w in zip(steps.SHAPES, optimizer._slow_weights, strict=True)}
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(("period", "alpha"), [(1, 0.5), (3, 0.5), (3, 1.0), (2, 0.25), (9, 0.5)])
 def test_the_update_is_that_of_algorithm_1(period, alpha):
     weights, optimizer = steps.alone(lambda: made(period, alpha, momentum=0.9), STEPS)
@@ -47,6 +48,7 @@ def test_the_update_is_that_of_algorithm_1(period, alpha):
     steps.assert_close(slow_weights(optimizer), slow, atol=3e-6)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("adopt", [False, True])
 def test_mirrored_replicas_with_gradients_of_their_own_do_as_one_device(mirrored, adopt):
     weights, optimizer = steps.together(
@@ -58,11 +60,13 @@ def test_mirrored_replicas_with_gradients_of_their_own_do_as_one_device(mirrored
     assert int(optimizer.iterations.numpy()) == STEPS
 
 
+@pytest.mark.graph
 def test_one_device_in_a_distributed_optimizer_does_as_alone():
     weights, _ = steps.together(resolve("single"), lambda: made(3, 0.5), STEPS)
     steps.assert_close(weights, paper(3, 0.5)[0])
 
 
+@pytest.mark.unit
 def test_the_slow_weights_begin_where_the_weights_are_at_the_first_update():
     """Weights that are loaded between `build` and the first step count."""
     (variable,) = steps.make_variables({"a/kernel": np.zeros(1, "f4")})
@@ -73,6 +77,7 @@ def test_the_slow_weights_begin_where_the_weights_are_at_the_first_update():
     assert variable.numpy()[0] == pytest.approx(9.0)
 
 
+@pytest.mark.graph
 def test_a_skipped_step_does_not_bring_a_synchronisation_nearer():
     (variable,) = steps.make_variables({"a/kernel": np.zeros(1, "f4")})
     optimizer = disttrain.DistributedOptimizer(made(2, 0.5))
@@ -81,6 +86,7 @@ def test_a_skipped_step_does_not_bring_a_synchronisation_nearer():
     assert variable.numpy()[0] == pytest.approx(-1.0)
 
 
+@pytest.mark.unit
 def test_variables_without_a_gradient_and_constraints_are_respected():
     with keras.name_scope("a"):
         kernel = keras.Variable(np.full(2, 0.5, "f4"), name="kernel")
@@ -93,6 +99,7 @@ def test_variables_without_a_gradient_and_constraints_are_respected():
     np.testing.assert_array_equal(still.numpy(), [1.0, 1.0])
 
 
+@pytest.mark.unit
 def test_the_slow_weights_are_a_slot():
     variables = steps.make_variables(steps.starts())
     optimizer = made(3, 0.5, momentum=0.9)
@@ -115,6 +122,7 @@ def restored_by_tensorflow(optimizer, other, path):
     status.assert_existing_objects_matched()
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("restore", [restored_by_keras, restored_by_tensorflow])
 def test_training_goes_on_from_a_saved_state(tmp_path, restore):
     gradients = [
@@ -132,6 +140,7 @@ def test_training_goes_on_from_a_saved_state(tmp_path, restore):
     steps.assert_close(steps.numbers(variables), whole, atol=1e-6)
 
 
+@pytest.mark.unit
 def test_weights_of_the_optimizer_can_be_set():
     variables = steps.make_variables(steps.starts())
     first, second = made(3, 0.5, momentum=0.9), made(3, 0.5, momentum=0.9)
@@ -143,6 +152,7 @@ def test_weights_of_the_optimizer_can_be_set():
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.unit
 def test_the_average_of_the_weights_that_keras_keeps_is_that_of_the_inner_optimizer():
     averages = []
     for wrap in (lambda inner: inner, lambda inner: Lookahead(inner, 9)):
@@ -159,6 +169,7 @@ def test_the_average_of_the_weights_that_keras_keeps_is_that_of_the_inner_optimi
     steps.assert_close(averages[1], averages[0], atol=1e-7)
 
 
+@pytest.mark.unit
 def test_the_configuration_goes_through_json():
     schedule = keras.optimizers.schedules.CosineDecay(0.5, 10)
     optimizer = Lookahead(keras.optimizers.Adam(schedule), 5, 0.8, name="mine")
@@ -169,6 +180,7 @@ def test_the_configuration_goes_through_json():
     assert isinstance(Lookahead("adam").inner, keras.optimizers.Adam)
 
 
+@pytest.mark.unit
 def test_the_schedule_itself_survives_the_change_of_scope(mirrored):
     """`adopt` hands the live schedule over beside the configuration."""
     schedule = Plateau(0.1)
@@ -178,6 +190,7 @@ def test_the_schedule_itself_survives_the_change_of_scope(mirrored):
     assert (adopted.sync_period, adopted.inner.sync_period) == (3, 2)
 
 
+@pytest.mark.unit
 def test_the_rate_is_that_of_the_inner_optimizer():
     optimizer = made(3, 0.5)
     optimizer.learning_rate = 0.25
@@ -185,12 +198,14 @@ def test_the_rate_is_that_of_the_inner_optimizer():
     assert optimizer.iterations is optimizer.inner.iterations
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("period", [0, 2.5, True, "6"])
 def test_a_bad_period_is_refused(period):
     with pytest.raises(ValueError, match="whole number of updates from 1 as sync_period, not"):
         Lookahead(keras.optimizers.SGD(), period)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("slow_step", [0, 1.5, True])
 def test_a_bad_step_is_refused(slow_step):
     with pytest.raises(ValueError, match="slow_step above 0 and at most 1, not"):

@@ -119,6 +119,7 @@ def distributed(replication, inner, poison=None, number=STEPS, **options):
     return steps.numbers(variables), optimizer
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(("rho", "adaptive"), [(0.05, False), (0.5, False), (0.5, True)])
 def test_a_loop_by_hand_makes_the_steps_of_algorithm_1(rho, adaptive):
     x, y = problem()
@@ -134,6 +135,7 @@ def test_a_loop_by_hand_makes_the_steps_of_algorithm_1(rho, adaptive):
     assert int(optimizer.iterations.numpy()) == STEPS
 
 
+@pytest.mark.unit
 def test_the_perturbation_is_as_long_as_rho_and_goes_uphill():
     variables = steps.make_variables(steps.starts())
     optimizer = SAM("sgd", rho=0.3)
@@ -149,6 +151,7 @@ def test_the_perturbation_is_as_long_as_rho_and_goes_uphill():
         optimizer.restore(variables, saved)
 
 
+@pytest.mark.unit
 def test_weights_come_back_bit_for_bit():
     """Adding and subtracting the perturbation would not give them back."""
     start = {"a/kernel": np.float32([1e-8, -0.0, 1.0, 3e7, 1e-42])}
@@ -161,6 +164,7 @@ def test_weights_come_back_bit_for_bit():
     np.testing.assert_array_equal(variable.numpy().view(np.int32), start["a/kernel"].view(np.int32))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("bad", [[float("nan"), 1.0], [float("inf"), 1.0]])
 def test_a_first_gradient_that_is_not_finite_leaves_the_weights(bad):
     (variable,) = steps.make_variables({"a/kernel": np.float32([1.0, 2.0])})
@@ -178,6 +182,7 @@ def test_a_first_gradient_that_is_not_finite_leaves_the_weights(bad):
     assert not np.any(optimizer.inner.momentums[0].numpy())
 
 
+@pytest.mark.unit
 def test_a_zero_gradient_perturbs_nothing():
     (variable,) = steps.make_variables({"a/kernel": np.float32([1.0, 2.0])})
     optimizer = SAM("sgd")
@@ -186,6 +191,7 @@ def test_a_zero_gradient_perturbs_nothing():
     np.testing.assert_array_equal(variable.numpy(), [1.0, 2.0])
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_replicas_climb_by_the_gradient_of_the_global_batch(mirrored, replicas, adaptive):
@@ -200,6 +206,7 @@ def test_replicas_climb_by_the_gradient_of_the_global_batch(mirrored, replicas, 
     assert int(optimizer.iterations.numpy()) == STEPS
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_nan_on_one_replica_skips_the_step_on_all(mirrored, replicas):
     replication = mirrored(2) if replicas == 2 else resolve("single")
@@ -211,6 +218,7 @@ def test_a_nan_on_one_replica_skips_the_step_on_all(mirrored, replicas):
     assert float(optimizer.current_loss_scale()) == 2.0**14
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("bad", ["first", "second"])
 def test_either_gradient_alone_can_skip_the_step(bad):
     (variable,) = steps.make_variables({"a/kernel": np.float32([1.0, 2.0])})
@@ -221,6 +229,7 @@ def test_either_gradient_alone_can_skip_the_step(bad):
     assert int(optimizer.iterations.numpy()) == 0
 
 
+@pytest.mark.unit
 def test_frozen_variables_are_not_perturbed():
     x, y = problem()
     variables = steps.make_variables(first_weights())
@@ -260,6 +269,7 @@ def trained(replication, model, optimizer, **options):
     return made, history.history["loss"]
 
 
+@pytest.mark.graph
 def test_a_trainer_gives_the_same_on_one_device_and_on_mirrored_replicas(mirrored):
     """The last batch has 3 rows for 2 replicas; the optimizer is made outside of the scope."""
     results = {}
@@ -275,6 +285,7 @@ def test_a_trainer_gives_the_same_on_one_device_and_on_mirrored_replicas(mirrore
     assert np.abs(difference).max() > 1e-3
 
 
+@pytest.mark.graph
 def test_the_second_pass_sees_the_first_ones_dropout_and_leaves_no_moving_averages():
     """With a vanishing rho both passes are the same, so the result is the inner optimizer's."""
     sgd = lambda: keras.optimizers.SGD(0.1)  # noqa: E731
@@ -286,6 +297,7 @@ def test_the_second_pass_sees_the_first_ones_dropout_and_leaves_no_moving_averag
     )
 
 
+@pytest.mark.graph
 def test_moving_averages_come_from_the_weights_and_not_from_the_perturbed_ones():
     results = []
     for optimizer in (keras.optimizers.SGD(0.1), SAM(keras.optimizers.SGD(0.1), rho=5.0)):
@@ -301,6 +313,7 @@ def test_moving_averages_come_from_the_weights_and_not_from_the_perturbed_ones()
     )
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -313,6 +326,7 @@ def test_what_does_not_go_with_two_gradients_is_refused(options, words):
         disttrain.DistributedOptimizer(SAM("sgd"), **options)
 
 
+@pytest.mark.unit
 def test_a_distributed_optimizer_wants_to_know_how_to_compute_the_second_gradient():
     (variable,) = steps.make_variables({"a/kernel": np.ones(1, "f4")})
     optimizer = disttrain.DistributedOptimizer(SAM("sgd"))
@@ -321,6 +335,7 @@ def test_a_distributed_optimizer_wants_to_know_how_to_compute_the_second_gradien
     np.testing.assert_array_equal(variable.numpy(), [1.0])
 
 
+@pytest.mark.unit
 def test_gradients_at_unperturbed_weights_alone_are_refused():
     """So that `Model.fit` does not silently train without it."""
     (variable,) = steps.make_variables({"a/kernel": np.ones(1, "f4")})
@@ -330,6 +345,7 @@ def test_gradients_at_unperturbed_weights_alone_are_refused():
         sam.step(keras.optimizers.SGD(), lambda: [tf.ones(1)], [variable])
 
 
+@pytest.mark.unit
 def test_the_step_by_hand_is_refused_on_several_replicas(mirrored):
     replication = mirrored(2)
     with replication.scope():
@@ -339,6 +355,7 @@ def test_the_step_by_hand_is_refused_on_several_replicas(mirrored):
         replication.strategy.run(lambda: sam.step(optimizer, list, variables))
 
 
+@pytest.mark.unit
 def test_the_configuration_goes_through_json():
     optimizer = SAM(keras.optimizers.AdamW(0.1), rho=0.5, adaptive=True, name="mine")
     written = json.loads(json.dumps(keras.optimizers.serialize(optimizer)))
@@ -347,12 +364,14 @@ def test_the_configuration_goes_through_json():
     assert again.get_config() == optimizer.get_config()
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("rho", [0, -0.1, float("inf"), float("nan"), True])
 def test_a_bad_rho_is_refused(rho):
     with pytest.raises(ValueError, match="finite rho above 0, not"):
         SAM("sgd", rho=rho)
 
 
+@pytest.mark.unit
 def test_two_sams_are_refused():
     with pytest.raises(ValueError, match="a SAM in the inner optimizer already"):
         SAM(Grouped(SAM("sgd"), [Group("*", learning_rate=0.5)]))

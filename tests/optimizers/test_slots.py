@@ -6,6 +6,8 @@ import pytest
 
 from disttrain.optimizers.slots import find_slots
 
+pytestmark = pytest.mark.unit
+
 NAMES = {
     "SGD": ["momentum"],
     "Adam": ["momentum", "velocity"],

@@ -7,6 +7,8 @@ import pytest
 from disttrain.optimizers.slots import find_slots
 from tests.distributed import checks
 
+pytestmark = pytest.mark.graph
+
 
 @pytest.fixture(params=[1, 2], ids=["single", "mirrored"])
 def replication(request, mirrored):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tensorboard_plugin import metadata
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 from tests.plugin import screenshot
 from tests.plugin.run_writer import (
     RunWriter,
@@ -117,7 +117,7 @@ class Server:
             method=method,
         )
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
                 return response.status, response.headers, response.read()
         except urllib.error.HTTPError as error:
             return error.code, error.headers, error.read()
@@ -128,7 +128,7 @@ class Server:
         assert status == 200, body
         return json.loads(body)
 
-    def wait_for(self, run, step, seconds=PATIENCE):
+    def wait_for(self, run, step, seconds=TIMEOUT):
         """Waits until TensorBoard has read a run up to a step."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -136,6 +136,22 @@ class Server:
                 return
             time.sleep(0.1)
         raise AssertionError(f"TensorBoard did not read {run!r} up to step {step}")
+
+
+#: Tests of the page that run by default with TensorBoard's Python reader, too. The others see the
+#: reader through routes alone, which are tested with both.
+WITH_BOTH_READERS = {
+    "test_it_opens_on_the_newest_runs_update_ratio",
+    "test_a_reload_of_tensorboard_shows_new_steps",
+}
+
+
+def pytest_itemcollected(item):
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if "browser" not in item.fixturenames or params.get("server") != "python":
+        return
+    if item.originalname not in WITH_BOTH_READERS:
+        item.add_marker(pytest.mark.exhaustive)
 
 
 @pytest.fixture(scope="session", params=["rust", "python"])
@@ -169,7 +185,7 @@ def browser():
         launched = playwright.chromium.launch(
             executable_path=screenshot.CHROMIUM,
             args=["--no-sandbox", "--disable-gpu"],
-            timeout=PATIENCE * 1000,
+            timeout=TIMEOUT * 1000,
         )
         yield launched
         launched.close()

@@ -10,8 +10,8 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,13 +31,6 @@ README_LAYER = "block_0_attention/key/bias"
 README_TRAINING = ("--epochs", "1", "--bytes", "720000", "--replication", "horovod")
 
 
-def free_port():
-    """A TCP port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @contextlib.contextmanager
 def tensorboard(logdir, *flags, prefix=""):
     """Runs TensorBoard on a log directory; gives its address, and ends it and its children.
@@ -50,17 +43,15 @@ def tensorboard(logdir, *flags, prefix=""):
     Raises:
         RuntimeError: It ended, or did not answer for `START_SECONDS`; its output is told.
     """
-    port = free_port()
+    # TensorBoard takes a free port by itself, and prints it.
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--path_prefix", prefix, *flags]
+    command += ["--host", "127.0.0.1", "--port", "0", "--path_prefix", prefix, *flags]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            address = f"http://127.0.0.1:{port}{prefix}/"
-            _wait(process, address, output)
-            yield address
+            yield _address(process, output)
         finally:
             # The Rust reader is a child of its own, so the whole group goes.
             with contextlib.suppress(ProcessLookupError):
@@ -72,16 +63,19 @@ def tensorboard(logdir, *flags, prefix=""):
                 process.wait()
 
 
-def _wait(process, address, output):
-    end = time.monotonic() + START_SECONDS
+def _address(process, output):
+    """The address that TensorBoard prints, once it answers there."""
+    end, said = time.monotonic() + START_SECONDS, ""
     while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    output.seek(0)
-    raise RuntimeError(f"TensorBoard did not start: {output.read().decode(errors='replace')}")
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+        found = re.search(r"TensorBoard \S+ at (http://\S+)", said)
+        if found:
+            with contextlib.suppress(urllib.error.URLError, OSError):
+                urllib.request.urlopen(found[1], timeout=START_SECONDS).close()
+                return found[1]
+        time.sleep(0.1)
+    raise RuntimeError(f"TensorBoard did not start: {said}")
 
 
 def plugin_frame(page):

@@ -12,6 +12,8 @@ from tests.plugin.run_writer import layers_part, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
 from tests.plugin.test_whole import add
 
+pytestmark = pytest.mark.unit
+
 
 def ask(memory, asked=None):
     return (asked or reader.Reader(memory)).health(CONTEXT, EXPERIMENT, "run")

@@ -2,7 +2,11 @@
 
 import pathlib
 
+import pytest
+
 from tensorboard_plugin import documentation, metadata
+
+pytestmark = pytest.mark.unit
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "telemetry.md"
 

@@ -20,6 +20,8 @@ from tests.plugin.run_writer import (
 )
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
 
+pytestmark = pytest.mark.unit
+
 NUMBERS = ["minimum", "mean", "maximum", "nonfinite"]
 AXIS = ["first_step", "last_step", "first_wall_time", "last_wall_time"]
 

@@ -20,9 +20,11 @@ from tensorboard.util import grpc_util
 from werkzeug.test import Client
 
 from tensorboard_plugin import answers, export, metadata, plugin
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 from tests.plugin import conftest, foreign_runs
 from tests.plugin.run_writer import transformer, write_training
+
+pytestmark = pytest.mark.processes
 
 #: Runs by name; the last is a run by its name alone.
 WRITERS = {
@@ -150,7 +152,7 @@ class Asked:
 def asked(request, root):
     """TensorBoard's application, once every run has been read."""
     found = Asked(request.param(root).data_provider)
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not set(found.runs) >= set(WRITERS) - NEVER_LISTED:
         assert time.monotonic() < end
         found.runs = {run["name"]: run for run in found.json("runs")["runs"]}

@@ -13,6 +13,8 @@ from tensorboard_plugin import health, metadata
 from tensorboard_plugin.health import evidence, finding
 from tests.plugin.health_runs import ADAM, DYNAMIC, SGD, Training
 
+pytestmark = pytest.mark.unit
+
 KERNEL = "block_2/kernel"
 BIAS = "block_2/bias"
 

@@ -10,6 +10,8 @@ from tensorboard_plugin import answers, axes, metadata, reader
 from tests.plugin.run_writer import histograms_part, layers_part, normal_histogram, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider, decode_binary
 
+pytestmark = pytest.mark.unit
+
 ONE = histograms_part([variable("a")], bins=("zero", -1, 0))
 
 

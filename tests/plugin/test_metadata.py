@@ -13,6 +13,8 @@ from tests.plugin.run_writer import (
     variable,
 )
 
+pytestmark = pytest.mark.unit
+
 VARIABLES = (variable("a/kernel"), variable("b<>&/ü", ()))
 
 

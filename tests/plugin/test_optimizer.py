@@ -10,6 +10,8 @@ from tensorboard_plugin import metadata, optimizer, reader
 from tests.plugin.run_writer import layers_part, steps_part, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
 
+pytestmark = pytest.mark.unit
+
 ADAM = {"class_name": "Adam", "config": {"learning_rate": 0.001, "beta_1": 0.9}}
 SGD = {"class_name": "SGD", "config": {"learning_rate": 0.1}}
 

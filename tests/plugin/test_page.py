@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from tensorboard_plugin import metadata
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 from tests.plugin import screenshot
 from tests.plugin.conftest import HOSTILE, HOSTILE_RUN, PLAIN_RECORDS
 from tests.plugin.run_writer import RunWriter, layers_part, variable
+
+pytestmark = pytest.mark.browser
 
 
 class Opened:
@@ -21,7 +23,7 @@ class Opened:
 
     def __init__(self, browser, server, address):
         self.page = browser.new_page(viewport={"width": 1280, "height": 800})
-        self.page.set_default_timeout(PATIENCE * 1000)
+        self.page.set_default_timeout(TIMEOUT * 1000)
         self.faults = []
         self.watch()
         self.page.goto(server.address + address)
@@ -280,7 +282,7 @@ def test_dark_mode_follows_tensorboard(in_tensorboard):
 def test_an_empty_log_directory_says_how_to_fill_it(browser, tmp_path):
     with screenshot.tensorboard(tmp_path) as address:
         page = browser.new_page()
-        page.set_default_timeout(PATIENCE * 1000)
+        page.set_default_timeout(TIMEOUT * 1000)
         page.goto(f"{address}data/plugin_entry.html?name=disttrain")
         screenshot.wait_until_ready(page.main_frame)
         text = page.locator(".message").inner_text()

@@ -1,8 +1,11 @@
 """The benchmark of the page, on a run that is small."""
 
+import pytest
+
 from tests.benchmarks import harness, page
 
 
+@pytest.mark.browser
 def test_the_page_is_measured_on_a_run_that_was_written_for_it(browser):
     found = {figure.name: figure for figure in page.page(harness.QUICK, browser)}
     assert list(found) == [
@@ -33,6 +36,7 @@ def test_the_page_is_measured_on_a_run_that_was_written_for_it(browser):
     assert plugin == (sum(memory.details.values()) - before) / 1e6
 
 
+@pytest.mark.processes
 def test_the_start_of_tensorboard_is_measured_in_a_process_of_its_own():
     (figure,) = page.start(harness.QUICK)
     assert 0 < figure.summary.median < 60

@@ -15,6 +15,8 @@ from tests.plugin.conftest import HOSTILE, Server
 from tests.plugin.run_writer import EPOCH, RunWriter, layers_part, steps_part, variable
 from tests.plugin.test_page import Opened
 
+pytestmark = pytest.mark.browser
+
 SPARE = [f"spare-{number}" for number in range(5)]
 LONG = "long-" * 40
 NONE, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"

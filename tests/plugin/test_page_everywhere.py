@@ -27,6 +27,8 @@ from tests.plugin.run_writer import (
 )
 from tests.plugin.test_page import Opened
 
+pytestmark = pytest.mark.browser
+
 PREFIX = "/deep/prefix"
 PATHS = [f"block_{block}/kernel" for block in range(12)]
 REPLICAS = 3
@@ -160,7 +162,11 @@ class Everywhere(Opened):
         screenshot.wait_until_ready(self.frame)
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["rust", "python"])
+@pytest.fixture(
+    scope="module",
+    params=["true", pytest.param("false", marks=pytest.mark.exhaustive)],
+    ids=["rust", "python"],
+)
 def everywhere(request, browser, tmp_path_factory):
     """The page below a path prefix, with one of the readers."""
     root = tmp_path_factory.mktemp("everywhere")

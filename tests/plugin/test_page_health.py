@@ -12,6 +12,8 @@ from tests.plugin.health_runs import Training
 from tests.plugin.run_writer import RunWriter, layers_part, replicas_part, steps_part, variable
 from tests.plugin.test_page import Opened
 
+pytestmark = pytest.mark.browser
+
 LONG = "long/" * 2000 + "kernel"
 VANISHING = 9
 
@@ -188,8 +190,8 @@ def test_hostile_names_are_text(health):
 def test_a_failed_request_leaves_no_badge_and_the_view_says_so(health):
     tab = health("healthy", view="overview")
     tab.page.route("**/health?*", lambda route: route.abort())
-    tab.choose("run", "faulty")
-    tab.page.wait_for_timeout(500)
+    with tab.page.expect_event("requestfailed", lambda request: "/health?" in request.url):
+        tab.choose("run", "faulty")
     assert tab.frame.locator(".badge").count() == 0
     tab.frame.get_by_role("tab", name="Health").click()
     screenshot.wait_until_ready(tab.frame)

@@ -17,6 +17,8 @@ from tests.plugin.run_writer import (
 )
 from tests.plugin.test_page import Opened
 
+pytestmark = pytest.mark.browser
+
 # What the browser alone does needs no second reader.
 one_reader = pytest.mark.parametrize("server", ["rust"], indirect=True, scope="session")
 

@@ -11,6 +11,8 @@ from tests.plugin.conftest import HOSTILE, Server
 from tests.plugin.run_writer import RunWriter, layers_part, steps_part, variable
 from tests.plugin.test_page import Opened
 
+pytestmark = pytest.mark.browser
+
 SCHEDULE = {
     "module": "keras.optimizers.schedules",
     "class_name": "CosineDecay",

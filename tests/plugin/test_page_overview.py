@@ -13,6 +13,8 @@ from tests.plugin.conftest import Server
 from tests.plugin.run_writer import RunWriter, layers_part, steps_part, variable
 from tests.plugin.test_page import Opened
 
+pytestmark = pytest.mark.browser
+
 LONG = "a" * 5_000 + "/" + "b" * 5_000
 OTHERS = ("<img src=x onerror=alert(1)>", LONG)
 RECORDS = 40

@@ -18,6 +18,8 @@ from tests.plugin.run_writer import (
 )
 from tests.plugin.test_page import Opened
 
+pytestmark = pytest.mark.browser
+
 RECORDS = 60
 MANY = 64
 SLOW, LOUD, OTHER_DATA, BROKEN = 5, 17, 40, 30

@@ -11,6 +11,8 @@ from tests.plugin import screenshot
 from tests.plugin.conftest import HOSTILE, HOSTILE_RUN
 from tests.plugin.test_page import Opened
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture
 def tab(browser, server):

@@ -9,6 +9,8 @@ from tests.plugin import screenshot
 from tests.plugin.conftest import HOSTILE_RUN
 from tests.plugin.test_page import Opened
 
+pytestmark = pytest.mark.browser
+
 
 def address(**parameters):
     """The page's address in TensorBoard, with these parts of its state."""

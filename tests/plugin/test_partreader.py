@@ -23,9 +23,11 @@ from tensorboard_plugin import (
     reader,
     turns,
 )
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 from tests.plugin.run_writer import histograms_part, layers_part, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
+
+pytestmark = pytest.mark.unit
 
 PATHS = [f"v{index}" for index in range(8)]
 PART = layers_part([variable(path) for path in PATHS])
@@ -236,7 +238,7 @@ def test_many_requests_at_once_get_what_one_gets():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert wrong == []
 
 
@@ -340,25 +342,47 @@ def test_an_answer_that_would_be_too_long_is_compressed_after_all(monkeypatch):
 # Turns
 
 
-def test_reading_in_the_background_makes_way():
+@pytest.fixture
+def waits(monkeypatch):
+    """A function from `Turns` to a list of the seconds that are waited for a turn from then on."""
+
+    def of(order):
+        found, wait = [], order._changed.wait
+
+        def noted(seconds):
+            found.append(seconds)
+            return wait(seconds)
+
+        monkeypatch.setattr(order._changed, "wait", noted)
+        return found
+
+    return of
+
+
+def test_reading_in_the_background_makes_way(waits):
     order = turns.Turns()
-    found = []
+    waited, found = waits(order), []
 
     def look():
-        order.give_way(10)
+        order.give_way(TIMEOUT)
         found.append("background")
 
     with order.first():
         thread = threading.Thread(target=look)
         thread.start()
-        time.sleep(0.05)
+        while thread.is_alive() and not waited:
+            time.sleep(0.01)
         found.append("answer")
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert found == ["answer", "background"]
+
+
+def test_reading_in_the_background_waits_no_longer_than_it_is_told(waits):
+    order = turns.Turns()
+    waited = waits(order)
     with order.first():
-        began = time.monotonic()
         order.give_way(0.05)
-        assert 0.04 < time.monotonic() - began < 5
+    assert waited[:1] == [0.05]
 
 
 def test_the_health_rules_give_way_before_each_part_of_a_long_run():
@@ -372,13 +396,13 @@ def test_the_health_rules_give_way_before_each_part_of_a_long_run():
     assert len(asked) == NUMBERS
 
 
-def test_an_answer_that_fails_waits_for_nobody():
+def test_an_answer_that_fails_waits_for_nobody(waits):
     asked = _reader(_memory())
     with pytest.raises(errors.NotFoundError):
         _heatmap(asked, statistic="none")
-    began = time.monotonic()
-    asked._turns.give_way(10)
-    assert time.monotonic() - began < 5
+    waited = waits(asked._turns)
+    asked._turns.give_way(0.05)
+    assert waited == []
 
 
 @pytest.mark.parametrize("shape", [(1000, 3), (500, 1, 10), (64, 200)])

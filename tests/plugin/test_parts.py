@@ -5,10 +5,14 @@ import time
 import tracemalloc
 
 import numpy as np
+import pytest
 
 from tensorboard_plugin import joined, joining, metadata, partreader, parts, reader
+from tests._support.timeouts import TIMEOUT
 from tests.plugin.run_writer import histograms_part, layers_part, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
+
+pytestmark = pytest.mark.unit
 
 ONE = layers_part([variable("a")])
 
@@ -132,18 +136,20 @@ def test_a_long_run_takes_the_memory_of_few_parts():
 
 
 def test_two_requests_at_once_read_a_part_once():
+    requests, found = threading.Barrier(4), []
+
     class Slow(MemoryProvider):
         def read_tensors(self, ctx, **asked):
-            time.sleep(0.05)
+            time.sleep(0.05)  # in which another request could read it too
             return super().read_tensors(ctx, **asked)
 
     memory = Slow()
     _add(memory, 0, ONE, _records([0, 1], lambda step: step))
     (listed,) = _listed(memory)
     reads = partreader.PartReader(memory)
-    found = []
 
     def ask():
+        requests.wait(TIMEOUT)
         found.append(reads.read(CONTEXT, EXPERIMENT, "run", listed).steps.tolist())
 
     threads = [threading.Thread(target=ask) for _ in range(4)]

@@ -16,6 +16,8 @@ from tests.plugin.conftest import HOSTILE, HOSTILE_RUN, PLAIN_RECORDS
 from tests.plugin.run_writer import EPOCH, transformer
 from tests.plugin.test_reader import decode_binary
 
+pytestmark = pytest.mark.processes
+
 ROUTES = {
     "runs": {},
     "variables": {"run": "plain"},

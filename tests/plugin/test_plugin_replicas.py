@@ -15,6 +15,8 @@ from tests.plugin.run_writer import (
 )
 from tests.plugin.test_reader import decode_binary
 
+pytestmark = pytest.mark.processes
+
 PATHS = [path for path, _ in transformer(1)]
 
 #: The variable of the run `plain` whose gradient overflows.

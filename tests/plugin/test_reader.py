@@ -18,6 +18,8 @@ from tests.plugin.run_writer import (
     variable,
 )
 
+pytestmark = pytest.mark.unit
+
 CONTEXT, EXPERIMENT = object(), "experiment"
 
 

@@ -10,6 +10,8 @@ from tensorboard_plugin import answers, metadata, parts, reader
 from tests.plugin.run_writer import layers_part, replicas_part, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider, decode_binary
 
+pytestmark = pytest.mark.unit
+
 TWO = replicas_part(2)
 
 

@@ -7,6 +7,8 @@ from tensorboard_plugin import metadata, partreader, parts, thinned, whole
 from tests.plugin.run_writer import layers_part, variable
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
 
+pytestmark = pytest.mark.unit
+
 PART = layers_part([variable("a"), variable("b")])
 ROW_BYTES = 4 * 2 * len(PART.columns)
 

@@ -1,10 +1,13 @@
 """A whole run as it comes out of the parts that it was written in."""
 
 import numpy as np
+import pytest
 
 from tensorboard_plugin import health, metadata, partreader, parts, whole
 from tests.plugin.health_runs import ADAM, SGD, Training
 from tests.plugin.test_reader import CONTEXT, EXPERIMENT, MemoryProvider
+
+pytestmark = pytest.mark.unit
 
 LAYERS = tuple(s.name for s in metadata.layer_statistics(["momentum", "velocity"]))
 STEPS = tuple(s.name for s in metadata.STEP_QUANTITIES)

@@ -1,10 +1,14 @@
 """Three of Horovod's ranks that sum through the memory of their host.
 
 In the end one becomes another program; each of the others prints, as JSON, what it found.
+
+`python -m tests.replication.host_program FOLDER`
 """
 
+import contextlib
 import json
 import os
+import pathlib
 import sys
 import time
 
@@ -13,6 +17,7 @@ import tensorflow as tf
 
 from disttrain.replication import host
 from disttrain.replication.horovod import Horovod
+from tests._support.timeouts import TIMEOUT
 
 RANKS, TURNS, SUMS = 3, 60, 40
 
@@ -21,11 +26,18 @@ SIZES = (1, 4_095, 4_097, 262_144, 600_001)
 
 DTYPES = ("float32", "float64", "int32", "int64", "float16", "bfloat16")
 
-#: Seconds that a rank is late, and after which the others say so.
-LATE, TOLD = 2.5, 1.0
+#: Seconds after which a rank says that it waits for another.
+TOLD = 1.0
 
-#: Seconds that the other program lasts.
-LASTS = 4
+#: The other program, which lasts until the ranks that are left have found that one is gone.
+OTHER = f"""
+import pathlib, sys, time
+end = time.monotonic() + {TIMEOUT}
+while len(list(pathlib.Path(sys.argv[1]).glob("found *"))) < {RANKS - 1}:
+    if time.monotonic() > end:
+        sys.exit("the other ranks wait for this program")
+    time.sleep(0.05)
+"""
 
 _NAMES = iter(range(10**6))
 
@@ -135,16 +147,48 @@ def without_one(replication, rank):
 
 
 def said(call):
-    """What an error says, and after how many seconds."""
-    start = time.monotonic()
+    """What an error says."""
     try:
         call()
     except tf.errors.InternalError as error:
-        return str(error), time.monotonic() - start
-    return "", time.monotonic() - start
+        return str(error)
+    return ""
+
+
+@contextlib.contextmanager
+def standard_error(path):
+    """Has what this process says written to a file."""
+    before = os.dup(2)
+    with open(path, "wb", buffering=0) as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+def sum_when_told(replication, rank, folder):
+    """A sum with a rank that is late until the first has said that it waits.
+
+    Returns:
+        The sum, a list, and what the first rank has said.
+    """
+    path = folder / "said"
+    if rank == 0:
+        path.touch()
+    replication.any(False)
+    if rank == 2:
+        end = time.monotonic() + TIMEOUT
+        while b"waits for rank 2" not in path.read_bytes() and time.monotonic() < end:
+            time.sleep(0.05)
+    with standard_error(path) if rank == 0 else contextlib.nullcontext():
+        found = replication.reduce_sum([tf.ones([2])], "late")[0].numpy().tolist()
+    return found, path.read_text()
 
 
 def main():
+    folder = pathlib.Path(sys.argv[1])
     host.TELL_SECONDS = TOLD
     everyone = Horovod()
     rank = everyone.topology.process
@@ -161,16 +205,14 @@ def main():
     if rank < 2:
         result["wrong in a pair"] = of_all_kinds(pair, range(2))
         other = tf.ones([3 + rank])
-        result["other shapes"] = said(lambda: pair.reduce_sum([other], "shapes"))[0]
-        result["afterwards"] = said(lambda: pair.reduce_sum([tf.ones([3])], "shapes"))[0]
-    everyone.any(False)
-    if rank == 2:
-        time.sleep(LATE)
-    result["late"] = everyone.reduce_sum([tf.ones([2])], "late")[0].numpy().tolist()
+        result["other shapes"] = said(lambda: pair.reduce_sum([other], "shapes"))
+        result["afterwards"] = said(lambda: pair.reduce_sum([tf.ones([3])], "shapes"))
+    result["late"], result["told"] = sum_when_told(everyone, rank, folder)
     result["shares memory"] = everyone.shares_memory
     if rank == 2:
-        os.execv(sys.executable, [sys.executable, "-c", f"import time; time.sleep({LASTS})"])
+        os.execv(sys.executable, [sys.executable, "-c", OTHER, str(folder)])
     result["gone"] = said(lambda: everyone.reduce_sum([tf.ones([2])], "gone"))
+    (folder / f"found {rank}").touch()
     print("RESULT", json.dumps(result), flush=True)
     os._exit(0)  # Horovod would wait for the other one
 

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from disttrain.replication import horovod
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def host(monkeypatch):

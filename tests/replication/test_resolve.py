@@ -9,6 +9,8 @@ import disttrain
 from disttrain.replication import resolve
 from disttrain.replication.tf_distribute import TfDistribute
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture(autouse=True)
 def nothing_launched(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from disttrain.replication import startup
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("ranks", "own", "chosen", "threads"),
     [
@@ -31,6 +32,7 @@ def test_ranks_of_a_host_share_its_cores(monkeypatch, ranks, own, chosen, thread
     assert environment.get("TF_NUM_INTRAOP_THREADS") == threads
 
 
+@pytest.mark.processes
 def test_it_happens_with_the_import_alone():
     program = "import disttrain, os; print(os.environ.get('TF_NUM_INTRAOP_THREADS'))"
     environment = {**os.environ, "HOROVOD_LOCAL_SIZE": str(os.cpu_count() + 1)}

@@ -32,6 +32,7 @@ def layers(logdir):
     return np.stack([array for _, _, array in rows(logdir, metadata.LAYERS)])
 
 
+@pytest.mark.graph
 def test_fit_records_what_the_trainer_records(tmp_path):
     model = compiled()
     model.fit(checks.dataset(48), epochs=2, verbose=0, callbacks=[callback(tmp_path / "fit")])
@@ -50,6 +51,7 @@ def test_fit_records_what_the_trainer_records(tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.graph
 def test_the_weights_are_those_without_it(tmp_path):
     with_it, without = compiled(), compiled()
     with_it.fit(checks.dataset(41), epochs=2, verbose=0, callbacks=[callback(tmp_path)])
@@ -58,6 +60,7 @@ def test_the_weights_are_those_without_it(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.graph
 def test_metrics_of_an_epoch_are_plain_scalars(tmp_path):
     model = compiled(metrics=["accuracy"])
     history = model.fit(
@@ -72,6 +75,7 @@ def test_metrics_of_an_epoch_are_plain_scalars(tmp_path):
         np.testing.assert_allclose(value, history[name][0], rtol=1e-6)
 
 
+@pytest.mark.graph
 def test_a_second_fit_goes_on_counting_and_one_without_it_records_nothing(tmp_path):
     model, recording = compiled(), callback(tmp_path)
     model.fit(checks.dataset(48), verbose=0, callbacks=[recording])
@@ -80,6 +84,7 @@ def test_a_second_fit_goes_on_counting_and_one_without_it_records_nothing(tmp_pa
     assert steps(tmp_path) == list(range(1, 13))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("per_execution", [1, 4])
 def test_accumulated_batches_are_one_record(tmp_path, per_execution):
     optimizer = disttrain.DistributedOptimizer("sgd", accumulate_steps=4)
@@ -92,6 +97,7 @@ def test_accumulated_batches_are_one_record(tmp_path, per_execution):
     assert steps(tmp_path) == [1, 2]
 
 
+@pytest.mark.graph
 def test_mirrored_replicas(tmp_path, mirrored):
     strategy = mirrored(2).strategy
     model = compiled(scope=strategy)
@@ -102,6 +108,7 @@ def test_mirrored_replicas(tmp_path, mirrored):
     np.testing.assert_allclose(found[:, :, 1].mean(axis=1), quantity(tmp_path, "loss"), rtol=1e-5)
 
 
+@pytest.mark.graph
 def test_replicas_that_differ_stop_fit(tmp_path, mirrored):
     model = compiled(scope=mirrored(2).strategy)
 
@@ -115,17 +122,20 @@ def test_replicas_that_differ_stop_fit(tmp_path, mirrored):
         model.fit(checks.dataset(48), verbose=0, callbacks=[Meddle(), recording])
 
 
+@pytest.mark.unit
 def test_an_optimizer_that_is_not_distributed_is_refused(tmp_path):
     model = compiled(keras.optimizers.SGD(0.1))
     with pytest.raises(TypeError, match=r"DistributedOptimizer, not SGD: model\.compile"):
         model.fit(checks.dataset(16), verbose=0, callbacks=[callback(tmp_path)])
 
 
+@pytest.mark.unit
 def test_options_of_another_kind_are_refused(tmp_path):
     with pytest.raises(TypeError, match="telemetry must be a disttrain.Telemetry, not 10"):
         TelemetryCallback(tmp_path, 10)
 
 
+@pytest.mark.unit
 def test_the_trainer_refuses_it_for_it_records_by_itself(tmp_path):
     with pytest.raises(ValueError, match="the trainer records by itself"):
         checks.trainer("single").fit(checks.dataset(16), verbose=0, callbacks=[callback(tmp_path)])

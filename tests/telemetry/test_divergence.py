@@ -11,7 +11,7 @@ import tensorflow as tf
 from disttrain.replication import Replication, Topology, resolve
 from disttrain.telemetry import divergence
 from disttrain.telemetry.divergence import TOLERANCES, DivergenceCheck, bit_hashes
-from tests.patience import PATIENCE
+from tests._support.timeouts import TIMEOUT
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 WEIGHTS = divergence._odd_weights(64)
@@ -34,9 +34,9 @@ class Together(Replication):
 
     def all_gather(self, array):
         self._shared[self.topology.process] = np.asarray(array)
-        self._barrier.wait(PATIENCE)
+        self._barrier.wait(TIMEOUT)
         gathered = np.stack(self._shared)
-        self._barrier.wait(PATIENCE)
+        self._barrier.wait(TIMEOUT)
         return gathered
 
 
@@ -66,7 +66,7 @@ def on_processes(values, steps=(1,)):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
     return raised, [str(warning.message) for warning in warned]
 
 
@@ -109,6 +109,7 @@ def assign(variable, replica, value):
 # Hashes.
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("dtype", [*FLOATS, "int8", "uint8", "int32", "int64", "bool"])
 def test_every_single_bit_changes_the_hash(dtype):
     dtype = tf.as_dtype(dtype).as_numpy_dtype
@@ -124,6 +125,7 @@ def test_every_single_bit_changes_the_hash(dtype):
     assert len(seen) == 1 + 3 * bits
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("rows", [8, 20], ids=["one piece", "several pieces"])
 def test_the_order_of_rows_and_of_columns_counts(rows, dtype):
@@ -135,6 +137,7 @@ def test_the_order_of_rows_and_of_columns_counts(rows, dtype):
     assert len(set(hashes)) == 4
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("size", [3, 63, 64, 65, 128, 1000])
 def test_changes_that_are_alike_do_not_cancel_out(size):
     """All signs, two signs, all exponents, two elements swapped, and the first one elsewhere."""
@@ -147,6 +150,7 @@ def test_changes_that_are_alike_do_not_cancel_out(size):
     assert len({hash_of(v) for v in changed}) == len(changed)
 
 
+@pytest.mark.unit
 def test_the_hash_is_the_same_on_every_machine():
     """Processes compare them, so the weights must not depend on a library's random numbers."""
     found = hash_of([1.0, -2.0, 3.0])
@@ -156,6 +160,7 @@ def test_the_hash_is_the_same_on_every_machine():
     assert found % 2**64 == total
 
 
+@pytest.mark.unit
 def test_hashes_come_in_the_order_of_the_values_whatever_their_dtypes_and_sizes():
     """What is hashed together, and with which weights, depends on the list; a change shows."""
     sizes = [3, 0, 40, 1, 200, 5, 64, 65, 2, 30]
@@ -174,6 +179,7 @@ def test_hashes_come_in_the_order_of_the_values_whatever_their_dtypes_and_sizes(
                 np.testing.assert_array_equal(other != hashes, np.arange(len(sizes)) == i)
 
 
+@pytest.mark.unit
 def test_each_of_many_small_values_has_its_own_hash():
     values = numbers(200).reshape(200, 1)
     hashes = bit_hashes([tf.constant(v) for v in values], tf.constant(WEIGHTS)).numpy()
@@ -183,6 +189,7 @@ def test_each_of_many_small_values_has_its_own_hash():
     np.testing.assert_array_equal(np.flatnonzero(other != hashes), [130])
 
 
+@pytest.mark.graph
 def test_long_values_take_no_memory_of_their_size():
     """They are hashed piece by piece: outside of the loop they are only looked at."""
     hashed = tf.function(lambda value: bit_hashes([value], tf.constant(WEIGHTS)), autograph=False)
@@ -199,6 +206,7 @@ def test_long_values_take_no_memory_of_their_size():
 # Replicas in one process.
 
 
+@pytest.mark.graph
 def test_equal_replicas_pass(replication):
     replication = resolve(replication)
     with replication.scope():
@@ -208,6 +216,7 @@ def test_equal_replicas_pass(replication):
         check.check(step)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_another_value_on_one_replica_is_an_error_that_names_the_variable(two, dtype):
     replication, variables = two
@@ -224,6 +233,7 @@ def test_another_value_on_one_replica_is_an_error_that_names_the_variable(two, d
         assert cause in str(caught.value)
 
 
+@pytest.mark.graph
 def test_the_replicas_that_differ_are_named(mirrored):
     replication = mirrored(4)
     with replication.scope():
@@ -234,6 +244,7 @@ def test_the_replicas_that_differ_are_named(mirrored):
         DivergenceCheck(replication, [variable], every=1).check(7)
 
 
+@pytest.mark.graph
 def test_permuted_rows_are_found(two):
     replication, variables = two
     (embedding,) = variables(numbers((6, 4)))
@@ -242,6 +253,7 @@ def test_permuted_rows_are_found(two):
         DivergenceCheck(replication, [embedding], every=1).check(1)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_a_single_bit_is_seen_and_taken_for_rounding(two, dtype):
     replication, variables = two
@@ -257,6 +269,7 @@ def test_a_single_bit_is_seen_and_taken_for_rounding(two, dtype):
         check.check(6)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
 def test_the_tolerance_is_relative_to_the_weights(two, dtype, scale):
@@ -272,6 +285,7 @@ def test_the_tolerance_is_relative_to_the_weights(two, dtype, scale):
             DivergenceCheck(replication, [variable], every=1).check(1)
 
 
+@pytest.mark.graph
 def test_elements_near_zero_are_measured_by_the_root_mean_square(two):
     replication, variables = two
     value = np.float32([1e-9, 1.0, -1.0])
@@ -281,6 +295,7 @@ def test_elements_near_zero_are_measured_by_the_root_mean_square(two):
         DivergenceCheck(replication, [variable], every=1).check(1)
 
 
+@pytest.mark.graph
 def test_zeros_on_replica_0_do_not_hide_what_others_hold(two):
     replication, variables = two
     (variable,) = variables(np.zeros(3, np.float32))
@@ -289,6 +304,7 @@ def test_zeros_on_replica_0_do_not_hide_what_others_hold(two):
         DivergenceCheck(replication, [variable], every=1).check(1)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_zeros_of_different_sign_are_equal(two, dtype):
     replication, variables = two
@@ -299,6 +315,7 @@ def test_zeros_of_different_sign_are_equal(two, dtype):
         DivergenceCheck(replication, [variable], every=1).check(1)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_nan_on_all_replicas_is_no_difference(two, dtype):
     replication, variables = two
@@ -313,6 +330,7 @@ def test_nan_on_all_replicas_is_no_difference(two, dtype):
     check.check(2)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("other", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("replica", [0, 1])
 def test_nan_on_one_replica_is_a_difference(two, replica, other):
@@ -325,6 +343,7 @@ def test_nan_on_one_replica_is_a_difference(two, replica, other):
         DivergenceCheck(replication, [variable], every=1).check(1)
 
 
+@pytest.mark.graph
 def test_infinities_of_different_sign_differ(two):
     replication, variables = two
     (variable,) = variables(np.float32([np.inf, 1.0]))
@@ -333,6 +352,7 @@ def test_infinities_of_different_sign_differ(two):
         DivergenceCheck(replication, [variable], every=1).check(1)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("dtype", ["int32", "int64", "bool"])
 def test_whole_numbers_have_no_rounding(two, dtype):
     replication, variables = two
@@ -342,6 +362,7 @@ def test_whole_numbers_have_no_rounding(two, dtype):
         DivergenceCheck(replication, [variable], every=1).check(1)
 
 
+@pytest.mark.graph
 def test_a_large_rounding_before_a_real_difference_does_not_hide_it(two):
     replication, variables = two
     made = variables(np.ones(3, np.float32), np.ones(3, np.float32))
@@ -351,6 +372,7 @@ def test_a_large_rounding_before_a_real_difference_does_not_hide_it(two):
         DivergenceCheck(replication, made, every=1).check(1)
 
 
+@pytest.mark.graph
 def test_long_variables_are_compared_piece_by_piece(two, monkeypatch):
     monkeypatch.setattr(divergence, "_WORDS", 64)
     monkeypatch.setattr(divergence, "_COMPARED", 32)
@@ -366,6 +388,7 @@ def test_long_variables_are_compared_piece_by_piece(two, monkeypatch):
             check.check(2)
 
 
+@pytest.mark.graph
 def test_slots_of_an_optimizer_are_watched_as_weights_are(two):
     replication, variables = two
     made = variables(numbers(3))
@@ -377,6 +400,7 @@ def test_slots_of_an_optimizer_are_watched_as_weights_are(two):
         DivergenceCheck(replication, [*made, *optimizer.momentums], every=1).check(1)
 
 
+@pytest.mark.unit
 def test_one_replica_and_no_variables_need_no_check(two):
     replication, _ = two
     DivergenceCheck(replication, [], every=1).check(1)
@@ -387,12 +411,14 @@ def test_one_replica_and_no_variables_need_no_check(two):
 # Several processes.
 
 
+@pytest.mark.graph
 def test_equal_processes_pass():
     raised, warned = on_processes([[numbers(4), numbers((2, 3), "bfloat16")]] * 3, steps=(1, 2))
     assert raised == [None] * 3
     assert not warned
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("process", [0, 2])
 def test_all_processes_raise_the_same_error(dtype, process):
@@ -405,6 +431,7 @@ def test_all_processes_raise_the_same_error(dtype, process):
     assert f"'v1' on {named} is not" in raised[0]
 
 
+@pytest.mark.graph
 def test_only_the_chief_warns_of_rounding_and_only_once():
     near = np.nextafter(numbers(4), np.float32(9))
     raised, warned = on_processes([[numbers(4)], [near]], steps=(1, 2, 3))
@@ -413,6 +440,7 @@ def test_only_the_chief_warns_of_rounding_and_only_once():
     assert "round differently" in warned[0]
 
 
+@pytest.mark.graph
 def test_processes_that_compute_the_difference_differently_still_decide_alike(monkeypatch):
     """As processors that round differently might, at the limit of what is tolerated."""
     found = iter([np.float64([0, 1.0]), np.float64([0, 0.0])])
@@ -427,6 +455,7 @@ def test_processes_that_compute_the_difference_differently_still_decide_alike(mo
     assert raised in ([None, None], [raised[0]] * 2)
 
 
+@pytest.mark.graph
 def test_many_replicas_are_not_all_listed():
     values = [[np.float32([process])] for process in range(12)]
     raised, _ = on_processes(values)
@@ -436,6 +465,7 @@ def test_many_replicas_are_not_all_listed():
 # When.
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("every", [1, 3, 10])
 @pytest.mark.parametrize("per_execution", [1, 2, 4, 25])
 def test_an_execution_with_a_multiple_among_its_steps_is_followed_by_a_check(every, per_execution):
@@ -448,6 +478,7 @@ def test_an_execution_with_a_multiple_among_its_steps_is_followed_by_a_check(eve
             check.check(last)
 
 
+@pytest.mark.unit
 def test_the_first_execution_of_a_resumed_run_is_checked():
     check = DivergenceCheck(resolve("single"), [], every=1000)
     assert check.due(501, 510)
@@ -455,6 +486,7 @@ def test_the_first_execution_of_a_resumed_run_is_checked():
     assert not check.due(511, 520)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("every", [0, -1, 1.5, True])
 def test_an_interval_that_is_no_whole_number_is_refused(every):
     with pytest.raises(ValueError, match="every"):

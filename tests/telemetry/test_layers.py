@@ -87,6 +87,7 @@ def adam():
 # One row for each variable
 
 
+@pytest.mark.unit
 def test_the_rows_stand_in_model_order_whatever_the_optimizers_order():
     step = Step(adam())
     found = step.columns(step.update(PATHS[::-1]).rows())
@@ -98,6 +99,7 @@ def test_the_rows_stand_in_model_order_whatever_the_optimizers_order():
     )
 
 
+@pytest.mark.unit
 def test_a_variable_without_a_gradient_has_a_row_of_nan():
     step = Step(adam())
     watch = step.update(PATHS[2:], histograms=YES)
@@ -108,6 +110,7 @@ def test_a_variable_without_a_gradient_has_a_row_of_nan():
     assert np.isfinite(histograms[2:]).all()
 
 
+@pytest.mark.unit
 def test_only_the_variables_that_were_chosen_have_a_row():
     recorded = [PATHS[1], PATHS[3]]
     step = Step(adam(), recorded)
@@ -119,11 +122,13 @@ def test_only_the_variables_that_were_chosen_have_a_row():
     assert watch.histograms().shape == (2, 5, len(metadata.BINS))
 
 
+@pytest.mark.unit
 def test_where_no_chosen_variable_has_a_gradient_all_rows_are_nan():
     step = Step(adam(), PATHS[:2])
     assert np.isnan(step.update(PATHS[2:]).rows()).all()
 
 
+@pytest.mark.unit
 def test_groups_without_a_chosen_variable_have_nothing_to_wait_for():
     step = Step(adam(), PATHS[:2])
     watch = step.watch()
@@ -131,6 +136,7 @@ def test_groups_without_a_chosen_variable_have_nothing_to_wait_for():
     assert watch.after([2, 3]) == []
 
 
+@pytest.mark.unit
 def test_rows_of_several_groups_come_together(monkeypatch):
     whole = Step(adam()).update(histograms=YES)
     monkeypatch.setattr(around_each, "KEPT_BYTES", 1)
@@ -140,6 +146,7 @@ def test_rows_of_several_groups_come_together(monkeypatch):
     np.testing.assert_array_equal(parts.histograms(), whole.histograms())
 
 
+@pytest.mark.unit
 def test_each_variable_has_its_own_slots_and_nan_where_it_has_none():
     """Muon keeps a velocity for the variables alone that Adam updates."""
     step = Step(keras.optimizers.Muon(0.01))
@@ -151,6 +158,7 @@ def test_each_variable_has_its_own_slots_and_nan_where_it_has_none():
     )
 
 
+@pytest.mark.unit
 def test_slots_are_those_after_the_update():
     step = Step(adam())
     found = step.columns(step.update().rows())
@@ -160,6 +168,7 @@ def test_slots_are_those_after_the_update():
     assert (found["slot/velocity"] > 0).all()
 
 
+@pytest.mark.unit
 def test_what_nothing_has_changed_has_its_weights_and_no_update():
     step = Step(adam())
     watch = step.watch(histograms=YES)
@@ -188,6 +197,7 @@ def kept(step, places, **options):
     return made
 
 
+@pytest.mark.unit
 def test_rows_are_read_from_where_they_were_written():
     step = Step(adam())
     made = kept(step, [2, 0, 3])
@@ -195,6 +205,7 @@ def test_rows_are_read_from_where_they_were_written():
     np.testing.assert_array_equal(read, [made[2][0], made[0][0]])
 
 
+@pytest.mark.unit
 def test_histograms_are_kept_with_their_steps_and_read_once():
     step = Step(adam())
     (_, first), (_, second) = kept(step, [0, 1], histograms=YES)
@@ -206,6 +217,7 @@ def test_histograms_are_kept_with_their_steps_and_read_once():
     assert np.asarray(step.layers.read_histograms()[0]).tolist() == [1]
 
 
+@pytest.mark.unit
 def test_of_more_histograms_than_rows_the_last_are_kept():
     step = Step(adam())
     made = kept(step, [0, 1, 2], histograms=YES)
@@ -214,12 +226,14 @@ def test_of_more_histograms_than_rows_the_last_are_kept():
     np.testing.assert_array_equal(counts, [made[1][1], made[2][1]])
 
 
+@pytest.mark.unit
 def test_a_step_without_histograms_writes_none():
     step = Step(adam())
     kept(step, [0, 1])
     assert len(step.layers.read_histograms()[0]) == 0
 
 
+@pytest.mark.unit
 def test_where_histograms_are_never_wanted_there_is_no_room_for_them():
     step = Step(adam(), histograms=False)
     kept(step, [0], histograms=YES)
@@ -228,12 +242,14 @@ def test_where_histograms_are_never_wanted_there_is_no_room_for_them():
     assert np.isfinite(step.layers.read(np.array([0]))).all()
 
 
+@pytest.mark.unit
 def test_what_a_row_takes_is_known_beforehand():
     layers = Step(adam(), PATHS[:3]).layers
     assert layers.row_bytes == 4 * 3 * 10
     assert layers.histogram_bytes == 4 * 3 * 5 * len(metadata.BINS)
 
 
+@pytest.mark.unit
 def test_the_metadata_describes_both_tags():
     step = Step(adam(), PATHS[1:3])
     layers, histograms = step.layers.describe({"name": "adam"}, 2)
@@ -314,6 +330,7 @@ class Run:
         return read
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("compiled", "replicas", "clip"),
     [
@@ -341,6 +358,7 @@ def test_the_numbers_of_a_training(mirrored, replicas, clip):
     np.testing.assert_array_equal(totals, np.broadcast_to(np.c_[sizes], totals.shape))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("compiled", "replicas"), [("TensorFlow", 1), ("compiled", 2)], indirect=["compiled"]
 )

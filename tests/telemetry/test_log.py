@@ -10,6 +10,8 @@ from tensorboard_plugin import metadata
 from tests.distributed import checks
 from tests.telemetry.test_recorder import events
 
+pytestmark = pytest.mark.graph
+
 
 def run(logdir, every=1, epochs=1, rows=48, **options):
     made = checks.trainer(

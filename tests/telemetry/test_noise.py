@@ -5,6 +5,8 @@ import pytest
 
 from disttrain.telemetry.noise import NoiseScale
 
+pytestmark = pytest.mark.unit
+
 NAN = float("nan")
 
 

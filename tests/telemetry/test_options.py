@@ -8,6 +8,8 @@ import pytest
 
 from disttrain import Telemetry
 
+pytestmark = pytest.mark.unit
+
 Variable = collections.namedtuple("Variable", "path")
 
 PATHS = [

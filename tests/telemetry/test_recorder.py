@@ -11,6 +11,8 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from disttrain.telemetry import recorder
 from tensorboard_plugin import metadata
 
+pytestmark = pytest.mark.unit
+
 
 def events(logdir):
     """`(tag, step, metadata or None, array)` of each summary in a run, as written."""

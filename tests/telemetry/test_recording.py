@@ -14,6 +14,8 @@ from tests.distributed import checks
 from tests.telemetry.test_log import quantity, rows, steps
 from tests.telemetry.test_recorder import events
 
+pytestmark = pytest.mark.graph
+
 
 def train(logdir, build=checks.build, data=None, epochs=1, replication="single", **options):
     options.setdefault("optimizer", keras.optimizers.SGD(0.1, momentum=0.9))

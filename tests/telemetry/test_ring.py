@@ -32,6 +32,7 @@ def counted(plan, step):
 # The plan
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("plan", PLANS, ids=repr)
 def test_a_plan_follows_the_rule_on_the_host(plan):
     for step in range(1, 50):
@@ -39,6 +40,7 @@ def test_a_plan_follows_the_rule_on_the_host(plan):
         assert bool(plan.with_histograms(step)) == counted(plan, step)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("plan", PLANS, ids=repr)
 def test_a_plan_follows_the_same_rule_on_a_replica(plan):
     steps = tf.range(1, 50, dtype=tf.int64)
@@ -54,6 +56,7 @@ def test_a_plan_follows_the_same_rule_on_a_replica(plan):
     assert histograms.numpy().tolist() == [counted(plan, s) for s in range(1, 50)]
 
 
+@pytest.mark.unit
 @settings(max_examples=60, deadline=None)
 @given(
     every=st.integers(1, 40) | st.just(NEVER),
@@ -70,6 +73,7 @@ def test_the_counts_agree_with_the_rule(every, histograms, last, first, more):
     assert plan.count_histograms(first, first + more) == expected
 
 
+@pytest.mark.unit
 @settings(max_examples=200, deadline=None)
 @given(
     every=st.integers(1, 40) | st.just(NEVER),
@@ -88,17 +92,20 @@ def test_no_more_are_recorded_than_there_is_room_for(every, histograms, last, st
     assert plan.count_histograms(step + 1, until) <= counts
 
 
+@pytest.mark.unit
 def test_the_room_is_used():
     assert Plan(1).last_within(1, 100, 3) == 101
     assert Plan(10).last_within(100, 100, 3) == 1109
     assert Plan(10, 100).last_within(100, 100, 3) == 499
 
 
+@pytest.mark.unit
 def test_histograms_only_ever_come_with_a_record():
     plan = Plan(7, 5, last=33)
     assert all(plan.records(s) for s in range(1, 99) if plan.with_histograms(s))
 
 
+@pytest.mark.unit
 def test_steps_far_beyond_32_bits_are_told_apart():
     plan, far = Plan(10, NEVER), 2**40
     assert [bool(plan.records(tf.constant(far + i, tf.int64))) for i in range(12)] == [
@@ -141,12 +148,14 @@ class Replica:
         return steps.tolist()
 
 
+@pytest.mark.graph
 def test_what_the_plan_names_is_read_in_order():
     replica = Replica(Plan(3, last=10), capacity=8)
     replica.steps(10)
     assert replica.read() == [1, 3, 6, 9, 10]
 
 
+@pytest.mark.graph
 def test_reading_empties():
     replica = Replica(Plan(2), capacity=4)
     replica.steps(4)
@@ -156,22 +165,26 @@ def test_reading_empties():
     assert replica.read() == [6, 8]
 
 
+@pytest.mark.unit
 def test_nothing_was_recorded_before_the_first_step():
     assert Replica(Plan(2), capacity=4).read() == []
 
 
+@pytest.mark.graph
 def test_a_plan_that_never_records_still_records_the_first_step():
     replica = Replica(Plan(NEVER), capacity=4)
     replica.steps(5)
     assert replica.read() == [1]
 
 
+@pytest.mark.graph
 def test_steps_are_counted_from_where_the_run_stands():
     replica = Replica(Plan(5), capacity=4, first_step=12)
     replica.steps(9)
     assert replica.read() == [15, 20]
 
 
+@pytest.mark.graph
 def test_many_reads_lose_nothing_and_repeat_nothing():
     """Whether the rows of a read come before or behind those of the last one in the buffer."""
     replica, found = Replica(Plan(1), capacity=5), []
@@ -181,6 +194,7 @@ def test_many_reads_lose_nothing_and_repeat_nothing():
     assert found == list(range(1, 26))
 
 
+@pytest.mark.graph
 def test_where_the_host_reads_too_late_the_newest_rows_are_left():
     replica = Replica(Plan(1), capacity=4)
     replica.steps(50)
@@ -189,6 +203,7 @@ def test_where_the_host_reads_too_late_the_newest_rows_are_left():
     assert replica.read() == [51, 52]
 
 
+@pytest.mark.graph
 def test_another_plan_holds_from_the_next_step_on():
     replica = Replica(Plan(2), capacity=8)
     replica.steps(4)
@@ -200,18 +215,21 @@ def test_another_plan_holds_from_the_next_step_on():
     assert replica.read() == []
 
 
+@pytest.mark.graph
 def test_a_skipped_step_is_recorded_though_the_plan_does_not_name_it():
     replica = Replica(Plan(4), capacity=4)
     replica.steps(8, skipped={2, 4, 7})
     assert replica.read() == [1, 2, 4, 7, 8]
 
 
+@pytest.mark.graph
 def test_of_many_skipped_steps_the_first_are_recorded():
     replica = Replica(Plan(NEVER), capacity=2)
     replica.steps(40, skipped=range(2, 41))
     assert replica.read() == list(range(1, 2 + SPARE))
 
 
+@pytest.mark.graph
 def test_skipped_steps_never_take_the_rows_of_steps_that_the_plan_names():
     replica = Replica(Plan(20), capacity=6)
     replica.steps(100, skipped=range(2, 100))
@@ -221,6 +239,7 @@ def test_skipped_steps_never_take_the_rows_of_steps_that_the_plan_names():
     assert found == sorted(found)
 
 
+@pytest.mark.graph
 def test_after_a_read_there_are_spare_rows_again():
     replica = Replica(Plan(NEVER), capacity=2)
     replica.steps(30, skipped=range(1, 31))
@@ -234,6 +253,7 @@ def replica():
     return Replica(Plan(1), capacity=13)
 
 
+@pytest.mark.graph
 @settings(max_examples=25, deadline=None)
 @given(
     every=st.integers(1, 12),

@@ -186,20 +186,24 @@ def assert_close(case, row, histograms):
 # Shapes and dtypes
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_shape(compiled, shape):
     assert_as_expected(Case(shape, slots=["momentum", "velocity"]), compiled)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype(compiled, dtype):
     assert_as_expected(Case((65, 70), dtype, slots=["momentum"]), compiled)
 
 
+@pytest.mark.unit
 def test_a_float64_variable_moves_by_less_than_float32_can_tell(compiled):
     assert_as_expected(Case((9, 5), "float64", step=1e-11), compiled)
 
 
+@pytest.mark.unit
 def test_a_variable_without_elements_has_no_norms_and_no_counts(compiled):
     row, histograms = Case((0, 3), slots=["momentum"]).compute(compiled)
     np.testing.assert_array_equal(row, np.zeros(9))
@@ -209,6 +213,7 @@ def test_a_variable_without_elements_has_no_norms_and_no_counts(compiled):
 # Groups of variables
 
 
+@pytest.mark.graph
 def test_a_group_of_variables_that_have_little_in_common(compiled, graph):
     names = ["momentum", "velocity"]
     cases = [
@@ -227,6 +232,7 @@ def test_a_group_of_variables_that_have_little_in_common(compiled, graph):
         assert_close(case, row, counts)
 
 
+@pytest.mark.graph
 def test_a_step_that_is_not_recorded_costs_no_row(compiled, graph):
     cases = [Case((4, 3), slots=["momentum"]), Case((2,), slots=["momentum"])]
     rows, histograms = compute(cases, compiled, graph=graph, record=False)
@@ -234,12 +240,14 @@ def test_a_step_that_is_not_recorded_costs_no_row(compiled, graph):
     assert histograms.shape == (0, 4, len(metadata.BINS))
 
 
+@pytest.mark.graph
 def test_a_step_without_histograms_costs_none(compiled, graph):
     rows, histograms = compute([Case((4, 3))], compiled, graph=graph, histograms=False)
     assert rows.shape == (1, 8)
     assert histograms.shape == (0, 3, len(metadata.BINS))
 
 
+@pytest.mark.unit
 def test_histograms_that_are_never_wanted(compiled):
     statistics = LayerStatistics([], histograms=False, compiled=compiled)
     case, yes = Case((4, 3)), tf.constant(True)
@@ -253,6 +261,7 @@ def test_histograms_that_are_never_wanted(compiled):
     assert histograms.shape == (0, 3, len(metadata.BINS))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("change", ["assign", "assign_sub", "scatter_sub"])
 def test_what_was_kept_does_not_change_with_the_variable(compiled, graph, change):
     """Also of a variable that is updated by rows, which TensorFlow does in place."""
@@ -279,6 +288,7 @@ def test_what_was_kept_does_not_change_with_the_variable(compiled, graph, change
 # Gradients
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("rows", [[4, 0, 2], [1], list(range(6)), []], ids=len)
 @pytest.mark.parametrize("indices", ["int32", "int64"])
 def test_sparse_gradients_count_as_if_they_were_dense(compiled, rows, indices):
@@ -287,21 +297,25 @@ def test_sparse_gradients_count_as_if_they_were_dense(compiled, rows, indices):
     assert row["zero_fraction"] == pytest.approx(1 - len(rows) / 6)
 
 
+@pytest.mark.unit
 def test_a_sparse_gradient_of_a_large_table(compiled):
     rows = np.random.default_rng(0).permutation(3000)[:1100]
     assert_as_expected(Case((3000, 100), rows=rows), compiled)
 
 
+@pytest.mark.unit
 def test_a_sparse_gradient_of_wide_rows(compiled):
     assert_as_expected(Case((3, 70000), rows=np.array([2, 0])), compiled)
 
 
+@pytest.mark.unit
 def test_zeros_in_the_rows_of_a_sparse_gradient_count_too(compiled):
     case = Case((4, 2), rows=np.array([3, 1]))
     case.gradient[3] = 0
     assert assert_as_expected(case, compiled)["zero_fraction"] == 0.75
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("row", [6, 2**30, -1])
 def test_a_row_that_the_variable_does_not_have_is_refused(compiled, row):
     case = Case((6, 5), rows=np.array([0, 1]))
@@ -310,6 +324,7 @@ def test_a_row_that_the_variable_does_not_have_is_refused(compiled, row):
         case.compute(compiled)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("factor", [0.5, 1e-3, 0.999, 0.7071])
 @pytest.mark.parametrize("rows", [None, np.array([4, 0, 2])], ids=["dense", "sparse"])
 def test_a_clipped_gradient_is_told_as_it_was_before_the_clip(compiled, factor, rows):
@@ -321,6 +336,7 @@ def test_a_clipped_gradient_is_told_as_it_was_before_the_clip(compiled, factor, 
     assert_as_expected(case, compiled, factor=factor)
 
 
+@pytest.mark.unit
 def test_without_a_clip_not_a_bit_of_the_largest_gradient_changes(compiled):
     """Though the norm that is handed in was summed in another order."""
     case = Case((300, 300))
@@ -329,6 +345,7 @@ def test_without_a_clip_not_a_bit_of_the_largest_gradient_changes(compiled):
     np.testing.assert_array_equal(histograms[1], count(case.gradient))
 
 
+@pytest.mark.unit
 def test_a_norm_that_was_too_small_to_be_told_scales_nothing(compiled):
     """No clip makes a gradient larger; a norm below the gradient's own is one that underflowed."""
     case = Case((3, 4))
@@ -337,6 +354,7 @@ def test_a_norm_that_was_too_small_to_be_told_scales_nothing(compiled):
     np.testing.assert_array_equal(histograms[1], count(case.gradient))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("bad", [[np.nan], [np.inf], [-np.inf], [np.nan, np.inf, -np.inf]], ids=str)
 @pytest.mark.parametrize("rows", [None, np.array([4, 1])], ids=["dense", "sparse"])
 def test_a_step_that_was_skipped_for_its_gradient(compiled, bad, rows):
@@ -350,6 +368,7 @@ def test_a_step_that_was_skipped_for_its_gradient(compiled, bad, rows):
     assert np.isnan(row["gradient_max"]) == np.isnan(bad[0])
 
 
+@pytest.mark.unit
 def test_gradients_of_zero(compiled):
     case = Case((5, 40))
     case.gradient[:] = 0
@@ -357,6 +376,7 @@ def test_gradients_of_zero(compiled):
     assert (row["zero_fraction"], row["gradient_max"], row["update_cosine"]) == (1, 0, 0)
 
 
+@pytest.mark.unit
 def test_a_variable_that_does_not_move(compiled):
     case = Case((5, 40))
     case.after = case.before
@@ -364,6 +384,7 @@ def test_a_variable_that_does_not_move(compiled):
     assert row["update_norm"] == row["update_ratio"] == row["update_cosine"] == 0
 
 
+@pytest.mark.unit
 def test_weights_at_zero_have_no_ratio(compiled):
     case = Case((5, 4))
     case.after[:] = 0
@@ -371,6 +392,7 @@ def test_weights_at_zero_have_no_ratio(compiled):
     assert row["update_ratio"] == 0 < row["update_norm"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("bad", [np.nan, np.inf], ids=str)
 def test_weights_that_are_lost_show_in_every_number_of_theirs(compiled, bad):
     case = Case((5, 4))
@@ -379,6 +401,7 @@ def test_weights_that_are_lost_show_in_every_number_of_theirs(compiled, bad):
     assert not np.isfinite([row["weight_norm"], row["update_norm"], row["update_ratio"]]).any()
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_gradient_of_another_dtype_than_its_variable(compiled, dtype):
     case = Case((40, 7), dtype)
@@ -389,6 +412,7 @@ def test_a_gradient_of_another_dtype_than_its_variable(compiled, dtype):
 # Very small and very large numbers
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("size", [1e-31, 1e-27, 1e-22, 1e-18, 1e17, 1e25, 1e34], ids=str)
 def test_numbers_whose_squares_float32_does_not_hold(compiled, size):
     """Adam's second moments of gradients around 1e-10 are of this kind."""
@@ -398,6 +422,7 @@ def test_numbers_whose_squares_float32_does_not_hold(compiled, size):
     assert_as_expected(case, compiled)
 
 
+@pytest.mark.unit
 @settings(max_examples=40, deadline=None)
 @given(power=st.integers(-90, 90), seed=st.integers(0, 9))
 def test_the_cosine_does_not_depend_on_the_size_of_the_gradient(power, seed):
@@ -411,6 +436,7 @@ def test_the_cosine_does_not_depend_on_the_size_of_the_gradient(power, seed):
         assert abs(row[-1]) <= 1 + 1e-6
 
 
+@pytest.mark.unit
 def test_the_cosine_of_plain_descent_is_one(compiled):
     case = Case((50, 3))
     case.before[:] = 0
@@ -421,6 +447,7 @@ def test_the_cosine_of_plain_descent_is_one(compiled):
 # Slots
 
 
+@pytest.mark.unit
 def test_a_slot_that_a_variable_lacks_is_nan_in_its_place(compiled):
     case = Case((5, 4), slots=["a", "b", "c"])
     del case.slots["b"]
@@ -429,6 +456,7 @@ def test_a_slot_that_a_variable_lacks_is_nan_in_its_place(compiled):
     assert np.isfinite([row["slot/a"], row["slot/c"]]).all()
 
 
+@pytest.mark.unit
 def test_slots_of_other_shapes(compiled):
     """As Adafactor has: row and column sums of a matrix, and a scalar where there is none."""
     case = Case((300, 400), slots=["r", "c", "velocity"])
@@ -441,6 +469,7 @@ def test_slots_of_other_shapes(compiled):
     assert_as_expected(case, compiled)
 
 
+@pytest.mark.unit
 def test_slots_of_other_dtypes(compiled):
     case = Case((30, 4), "bfloat16", slots=list(DTYPES))
     rng = np.random.default_rng(1)
@@ -448,6 +477,7 @@ def test_slots_of_other_dtypes(compiled):
     assert_as_expected(case, compiled)
 
 
+@pytest.mark.unit
 def test_a_slot_of_whole_numbers_is_measured_as_well(compiled):
     case = Case((4,), slots=["count"])
     case.slots["count"] = np.array([3, 0, -4, 0], np.int64)
@@ -469,6 +499,7 @@ EDGES = np.array(
 )
 
 
+@pytest.mark.graph
 def test_every_edge_of_every_bin_and_every_kind(compiled, graph):
     case = Case(EDGES.shape, slots=["velocity"])
     case.after, case.gradient, case.slots["velocity"] = EDGES, EDGES[::-1].copy(), EDGES
@@ -477,6 +508,7 @@ def test_every_edge_of_every_bin_and_every_kind(compiled, graph):
         np.testing.assert_array_equal(histograms[quantity], count(EDGES))
 
 
+@pytest.mark.graph
 def test_denormal_gradients_are_no_zeros(compiled, graph):
     case = Case((8,))
     case.gradient = np.float32([1e-40, -1e-42, 1e-45, 0, -0.0, 1e-20, 1, 2])
@@ -485,6 +517,7 @@ def test_denormal_gradients_are_no_zeros(compiled, graph):
     assert histograms[1][0] == 2
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_counts_of_other_dtypes(compiled, graph, dtype):
     values = EDGES
@@ -499,12 +532,14 @@ def test_counts_of_other_dtypes(compiled, graph, dtype):
     np.testing.assert_array_equal(case.compute(compiled, graph=graph)[1][0], count(case.after))
 
 
+@pytest.mark.unit
 def test_log_histogram_alone():
     np.testing.assert_array_equal(log_histogram(tf.constant(EDGES)), count(EDGES))
     np.testing.assert_array_equal(log_histogram(tf.zeros([0])), np.zeros(len(metadata.BINS)))
     np.testing.assert_array_equal(log_histogram(tf.constant(3.0)), count(np.float32(3)))
 
 
+@pytest.mark.unit
 def test_more_elements_than_float32_can_count_one_by_one():
     many = 2**24 + 2**21
     counts = log_histogram(tf.ones([many])).numpy()
@@ -514,6 +549,7 @@ def test_more_elements_than_float32_can_count_one_by_one():
 NUMBERS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 
+@pytest.mark.unit
 @settings(max_examples=60, deadline=None)
 @given(values=st.lists(NUMBERS, min_size=1, max_size=40))
 def test_totals_are_the_number_of_elements(values):
@@ -532,6 +568,7 @@ def test_totals_are_the_number_of_elements(values):
 # The same again
 
 
+@pytest.mark.unit
 def test_the_same_numbers_give_the_same_bits(compiled):
     """Sums are added in an order that does not depend on how many threads there are."""
     case = Case((700, 900), slots=["velocity"])
@@ -540,6 +577,7 @@ def test_the_same_numbers_give_the_same_bits(compiled):
         np.testing.assert_array_equal(case.compute(compiled)[0], first)
 
 
+@pytest.mark.unit
 def test_columns_and_quantities_are_the_schemas():
     statistics = LayerStatistics(["momentum", "velocity"])
     assert statistics.columns[:7] == tuple(COLUMNS[:7])
@@ -551,6 +589,7 @@ def test_columns_and_quantities_are_the_schemas():
 # The step's own row
 
 
+@pytest.mark.unit
 def test_what_only_the_host_knows_of_a_step_is_nan():
     facts = {"loss": tf.constant(2.0), "learning_rate": tf.constant(0.5), "own": tf.constant(1.0)}
     row = step_quantities(facts, tf.constant(3.0)).numpy()

@@ -8,6 +8,8 @@ import pytest
 from disttrain.telemetry import thinning
 from disttrain.telemetry.thinning import NEVER, Thinning
 
+pytestmark = pytest.mark.unit
+
 STEPS = 10**7
 
 
