@@ -52,7 +52,11 @@ def mirrored(logical_devices):
     return lambda replicas: mirrored(logical_devices[:replicas])
 
 
-@pytest.fixture(params=[1, 2, 3], ids="{} replicas".format)
+@pytest.fixture(
+    # Two show nothing that three do not.
+    params=[1, pytest.param(2, marks=pytest.mark.exhaustive), 3],
+    ids="{} replicas".format,
+)
 def replication(request, mirrored):
     """One replica, two, and three whose last part of 10 examples in batches of 4 is uneven."""
     return "single" if request.param == 1 else mirrored(request.param)

@@ -565,6 +565,7 @@ def test_quick_runs_from_end_to_end(tmp_path, capsys):
 
 
 @pytest.mark.graph
+@pytest.mark.exhaustive
 def test_checkpoints_are_measured_against_a_copy_and_an_interval():
     (save,) = checkpoint.save(harness.QUICK)
     assert save.goal == 2.0
@@ -597,6 +598,7 @@ def test_false_claims_are_counted_over_repeats_whose_seeds_are_their_own(monkeyp
 
 
 @pytest.mark.graph
+@pytest.mark.exhaustive
 def test_copies_of_an_optimizer_are_compared_in_earnest():
     equal, noisy = comparison.false_claims(harness.QUICK)
     assert (equal.goal, noisy.goal) == (0.0, 0.05)

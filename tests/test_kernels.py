@@ -328,6 +328,8 @@ def test_the_command_says_what_cannot_be_loaded(compiler, capsys):
     assert "cannot be loaded" in capsys.readouterr().err
 
 
+# The set-up compiles with the same command; how damage is found is tested above.
+@pytest.mark.exhaustive
 @pytest.mark.processes
 def test_the_command_compiles_and_replaces_what_is_damaged(operations):
     library = kernels.library()

@@ -187,9 +187,16 @@ CASES = {
 
 #: Case, replicas and global batch: parts of 4, 4, 2 on one replica; of 1 + 1 + 2 twice and then
 #: 0 + 1 + 1 on three; of 1 + 2 thrice and then 0 + 1 on two.
-RUNS = [(case, replicas, 4) for case in CASES for replicas in (1, 3)]
+RUNS = [(case, 3, 4) for case in CASES]
+RUNS += [(case, 1, 4) for case in ("mean", "sample_weight", "mask_and_sample_weight", "dictionary")]
+RUNS += [("mean_with_sample_weight", 2, 3)]
 RUNS += [
-    (case, 2, 3) for case in ("sample_weight", "mean_with_sample_weight", "mask", "dictionary")
+    pytest.param(*run, marks=pytest.mark.exhaustive)
+    for run in (
+        *((case, 1, 4) for case in CASES),
+        *((case, 2, 3) for case in ("sample_weight", "mask", "dictionary")),
+    )
+    if run not in RUNS
 ]
 
 #: Where a weight belongs to an example, and an example has elements.

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests._support.covering import representatives
 from tests._support.timeouts import TIMEOUT
 from tests.benchmarks import (
     growth,
@@ -240,7 +241,10 @@ def test_a_goal_of_throughput_is_one_of_time():
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("benchmark", [speed_module.speed, growth.adam, growth.clip, growth.ftrl])
+@pytest.mark.parametrize(
+    "benchmark",
+    representatives([speed_module.speed, growth.adam, growth.clip, growth.ftrl], growth.adam),
+)
 def test_what_runs_in_this_process_runs(benchmark):
     found = list(benchmark(dataclasses.replace(harness.QUICK, builds=1)))
     assert found
@@ -248,10 +252,14 @@ def test_what_runs_in_this_process_runs(benchmark):
     assert all(np.isfinite(line.summary.median) for line in found)
 
 
-def quick(directory):
-    """The figures of benchmarks that have processes of their own, by the first part of the name."""
+#: Benchmarks that start processes; the first is run by default.
+MIRRORED = ("mirrored",)
+OTHERS = ("start", "epochs", "peers-pinned", "scaling", "telemetry-memory")
+
+
+def quick(directory, *names):
+    """The figures of benchmarks that start processes, by the first part of the name."""
     path = directory / "figures.json"
-    names = ["mirrored", "start", "epochs", "peers-pinned", "scaling", "telemetry-memory"]
     command = [sys.executable, "-m", "tests.benchmarks", *names, "--quick", "--json", str(path)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=5 * TIMEOUT, check=False
@@ -265,13 +273,14 @@ def quick(directory):
 
 
 @pytest.mark.processes
-@pytest.mark.background_job.with_args(quick)
+@pytest.mark.background_job(quick, *MIRRORED)
 def test_mirrored_runs_on_two_devices(background_job):
     assert [figure["goal"] for figure in background_job["mirrored"]] == [pytest.approx(1 / 1.1)] * 2
 
 
 @pytest.mark.processes
-@pytest.mark.background_job.with_args(quick)
+@pytest.mark.exhaustive
+@pytest.mark.background_job(quick, *OTHERS)
 def test_epochs_are_measured_on_one_device_and_mirrored(background_job):
     assert [figure["name"] for figure in background_job["epochs"]] == [
         "disttrain / Model.fit",
@@ -280,7 +289,8 @@ def test_epochs_are_measured_on_one_device_and_mirrored(background_job):
 
 
 @pytest.mark.processes
-@pytest.mark.background_job.with_args(quick)
+@pytest.mark.exhaustive
+@pytest.mark.background_job(quick, *OTHERS)
 def test_the_start_is_measured_in_fresh_processes(background_job):
     *imports, first = background_job["start"]
     assert [figure["goal"] for figure in imports] == [start.IMPORT, start.IMPORT, None]
@@ -331,7 +341,8 @@ def test_a_process_keeps_to_one_core_unless_it_is_free(monkeypatch):
 
 
 @pytest.mark.processes
-@pytest.mark.background_job.with_args(quick)
+@pytest.mark.exhaustive
+@pytest.mark.background_job(quick, *OTHERS)
 def test_peers_take_turns_with_disttrain_itself(background_job):
     assert [figure["name"] for figure in background_job["peers"]] == [
         "disttrain / disttrain again",
@@ -340,7 +351,8 @@ def test_peers_take_turns_with_disttrain_itself(background_job):
 
 
 @pytest.mark.processes
-@pytest.mark.background_job.with_args(quick)
+@pytest.mark.exhaustive
+@pytest.mark.background_job(quick, *OTHERS)
 def test_scaling_runs(background_job):
     found = {(figure["case"], figure["name"]) for figure in background_job["scaling"]}
     together = {name for case, name in found if case == "tiny, batch 64"}
@@ -349,7 +361,8 @@ def test_scaling_runs(background_job):
 
 
 @pytest.mark.processes
-@pytest.mark.background_job.with_args(quick)
+@pytest.mark.exhaustive
+@pytest.mark.background_job(quick, *OTHERS)
 def test_memory_is_measured_in_processes_of_their_own(background_job):
     found, *_ = background_job["telemetry-memory"]
     off, every = found["details"]["off_bytes"], found["details"]["every_bytes"]

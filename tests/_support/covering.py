@@ -17,11 +17,12 @@ def all_pairs(**values):
     """The combinations that hold every pair of values of two parameters at least once.
 
     Args:
-        **values: Name of a parameter to a list of its values.
+        **values: Name of a parameter to an iterable of its values.
 
     Returns:
         A list of tuples of values, in the order of the parameters.
     """
+    values = {name: list(one) for name, one in values.items()}
     indices = {name: list(range(len(one))) for name, one in values.items()}
     if len(indices) < 2:
         return list(itertools.product(*values.values()))
@@ -39,11 +40,12 @@ def product(**values):
         >>> @pytest.mark.parametrize(("clip", "replicas"), product(clip=[1, 2], replicas=[1, 2]))
 
     Args:
-        **values: Name of a parameter to a list of its values, each with an unambiguous `repr`.
+        **values: Name of a parameter to an iterable of its values, each with an unambiguous `repr`.
 
     Returns:
         A list of `pytest.param`.
     """
+    values = {name: list(one) for name, one in values.items()}
     chosen = {repr(row) for row in all_pairs(**values)}
     return [
         pytest.param(*row, marks=() if repr(row) in chosen else pytest.mark.exhaustive)

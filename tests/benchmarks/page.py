@@ -14,6 +14,7 @@ import tempfile
 import urllib.parse
 
 import numpy as np
+import psutil
 
 from disttrain.telemetry import recorder
 from tensorboard_plugin import metadata
@@ -259,16 +260,18 @@ def _memory(address):
 
     Pages of files, such as libraries, are told apart: they are shared with whoever maps them, too.
     """
-    port = address.rsplit(":", 1)[1].strip("/")
-    found = subprocess.run(["pgrep", "-f", "--", f"--port {port}"], capture_output=True, text=True)
+    port = int(address.rsplit(":", 1)[1].strip("/"))
+    (listens,) = {
+        one.pid
+        for one in psutil.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.laddr.port == port
+    }
     total = collections.Counter()
-    for process in found.stdout.split():
-        family = subprocess.run(["pgrep", "-P", process], capture_output=True, text=True)
-        for one in [process, *family.stdout.split()]:
-            with contextlib.suppress(OSError):
-                status = pathlib.Path(f"/proc/{one}/status").read_text()
-                for kind, name in (("RssAnon", "own"), ("RssFile", "of files")):
-                    who = "TensorBoard" if one == process else "the Rust reader"
-                    held = re.search(rf"{kind}:\s+(\d+)", status)
-                    total[f"{who}, {name}"] += 1024 * int(held[1])
+    for process in (psutil.Process(listens), *psutil.Process(listens).children()):
+        with contextlib.suppress(OSError):
+            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+            for kind, name in (("RssAnon", "own"), ("RssFile", "of files")):
+                who = "TensorBoard" if process.pid == listens else "the Rust reader"
+                held = re.search(rf"{kind}:\s+(\d+)", status)
+                total[f"{who}, {name}"] += 1024 * int(held[1])
     return dict(total)

@@ -39,6 +39,18 @@ KINDS = ("kill", "phase", "signal", "error", "full", "damage")
 
 #: Faults that each take effect where they follow on each other, in trainings of their own.
 TOURS = {
+    "each": [
+        [
+            {"kind": "kill", "step": STEPS // 2},
+            {"kind": "damage", "how": faults.DAMAGE[0], "seed": 1},
+            {"kind": "signal", "step": 14, "signal": int(signal.SIGTERM)},
+            {"kind": "error", "step": 17},
+        ],
+        [
+            {"kind": "phase", "phase": faults.PHASES[0], "save": 1},
+            {"kind": "full", "save": 1, "count": 2},
+        ],
+    ],
     "kills": [[{"kind": "kill", "step": step} for step in (0, 1, STEPS // 2, STEPS - 1, STEPS)]],
     "stops": [
         [

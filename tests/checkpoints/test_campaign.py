@@ -29,10 +29,13 @@ def campaign(directory, *arguments):
 
 
 def tours():
-    for tour, faults in {"kills": 5, "stops": 4, "damage": 5, "phases": 9}.items():
-        yield pytest.param(
-            faults, marks=pytest.mark.background_job(campaign, "--tour", tour), id=tour
-        )
+    """Each kind of fault once by default, and all of each kind."""
+    counts = {"each": 6, "kills": 5, "stops": 4, "damage": 5, "phases": 9}
+    for tour, faults in counts.items():
+        marks = [pytest.mark.background_job(campaign, "--tour", tour)]
+        if tour != "each":
+            marks.append(pytest.mark.exhaustive)
+        yield pytest.param(faults, marks=marks, id=tour)
 
 
 @pytest.mark.parametrize("faults", list(tours()))
@@ -41,6 +44,13 @@ def test_every_kind_of_fault_leaves_a_training_that_goes_on(background_job, faul
     assert sum(sum(result["struck"]) for result in background_job) == faults
 
 
-@pytest.mark.background_job(campaign, "--faults", "4", "--seed", "3")
+def test_the_tour_of_the_default_run_has_every_kind_of_fault():
+    from tests.checkpoints.campaign import KINDS, TOURS
+
+    assert {fault["kind"] for faults in TOURS["each"] for fault in faults} == set(KINDS)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.background_job(campaign, "--faults", "12", "--seed", "3")
 def test_random_faults_one_after_another_change_nothing(background_job):
-    assert sum(sum(result["struck"]) for result in background_job) >= 4
+    assert sum(sum(result["struck"]) for result in background_job) >= 12

@@ -147,12 +147,12 @@ TOGETHER = [
 ]
 
 
-@pytest.mark.processes
+@pytest.mark.unit
 def test_every_state_is_in_a_training_of_the_default_run():
     assert sorted(name for names in TOGETHER for name in names) == sorted(OPTIONS)
 
 
-@pytest.mark.processes
+@pytest.mark.graph
 @pytest.mark.parametrize(
     "names",
     [

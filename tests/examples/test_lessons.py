@@ -76,12 +76,17 @@ def shows_bad_rate(found):
 SHOWS = {name: globals()[f"shows_{name}"] for name in NAMES}
 
 
-def on_two_processes(directory):
-    """What the examples have returned on each of two processes, in one job."""
+#: Those that two processes run by default: state that is switched, and statistics of each part.
+BY_DEFAULT = ("switch_optimizer", "batch_norm")
+REST = tuple(name for name in NAMES if name not in BY_DEFAULT)
+
+
+def on_two_processes(directory, *names):
+    """What examples have returned on each of two processes, in one job."""
     queue = jobs.Queue()
     program = [sys.executable, "-m", "tests.examples.lessons_program", "horovod", str(directory)]
     try:
-        status, output = queue.add("horovod-2", [*program, *NAMES]).result()
+        status, output = queue.add("horovod-2", [*program, *names]).result()
     finally:
         queue.close()
     assert status == 0, f"the job ended with {status}:\n{output[-5000:]}"
@@ -109,8 +114,25 @@ def test_on_one_device_it_shows_what_it_says(name, capsys):
 
 
 @pytest.mark.processes
-@pytest.mark.background_job.with_args(on_two_processes)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            pytest.param(name, marks=pytest.mark.background_job(on_two_processes, *BY_DEFAULT))
+            for name in BY_DEFAULT
+        ),
+        *(
+            pytest.param(
+                name,
+                marks=[
+                    pytest.mark.background_job(on_two_processes, *REST),
+                    pytest.mark.exhaustive,
+                ],
+            )
+            for name in REST
+        ),
+    ],
+)
 def test_on_two_processes_it_shows_the_same(background_job, name):
     chief, other = background_job
     for results in (chief, other):

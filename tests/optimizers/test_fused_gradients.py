@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import disttrain
+from tests._support.covering import product
 from tests.optimizers.fused_steps import (
     RULES,
     SHAPES,
@@ -117,9 +118,11 @@ CLIPS = {
 }
 
 
-@pytest.mark.parametrize("local", [(), ("bias", "wide")], ids=["shared", "some local"])
-@pytest.mark.parametrize("scale", [None, 1000.0], ids=["unscaled", "scaled"])
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize(
+    ("name", "scale", "local"),
+    product(name=CLIPS, scale=[None, 1000.0], local=[(), ("bias", "wide")]),
+    ids=str,
+)
 def test_clipped_gradients_give_the_update_that_they_give_keras(
     name, scale, local, updated_at_once
 ):

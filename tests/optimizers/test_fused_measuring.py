@@ -11,6 +11,7 @@ from disttrain.optimizers import fused
 from disttrain.replication import replica_value, resolve
 from disttrain.telemetry.layers import Layers, Watch
 from tensorboard_plugin import metadata
+from tests._support.covering import product
 from tests.optimizers.fused_steps import RULES, make_variables, rows_of
 from tests.optimizers.test_around_each import Observer
 from tests.telemetry.test_statistics import Case, assert_close, count
@@ -208,9 +209,11 @@ OTHER_CLIPS = {
 }
 
 
-@pytest.mark.parametrize("rows", [{}, SPARSE], ids=["dense", "sparse"])
-@pytest.mark.parametrize("scale", [None, 1000.0], ids=["unscaled", "scaled"])
-@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize(
+    ("clip", "scale", "rows"),
+    product(clip=CLIPS, scale=[None, 1000.0], rows=[{}, SPARSE]),
+    ids=lambda value: {"{}": "dense", repr(SPARSE): "sparse"}.get(repr(value), str(value)),
+)
 def test_gradients_are_told_as_they_were_before_the_clip(clip, scale, rows, measured_at_once):
     make, options = RULES["momentum"].make, {"loss_scale": scale, "clip": CLIPS[clip]()}
     Step(make, gradients(), rows, **options).assert_as_numpy_has_it()
@@ -316,9 +319,11 @@ def test_without_the_operation_the_same_is_recorded(clip, rows, monkeypatch):
     np.testing.assert_array_equal(at_once.histograms, one_by_one.histograms)
 
 
-@pytest.mark.parametrize("rows", [{}, SPARSE], ids=["dense", "sparse"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf], ids=str)
-@pytest.mark.parametrize("rule", ["SGD", "momentum", "Adam", "amsgrad"])
+@pytest.mark.parametrize(
+    ("rule", "bad", "rows"),
+    product(rule=["SGD", "momentum", "Adam", "amsgrad"], bad=[np.nan, np.inf], rows=[{}, SPARSE]),
+    ids=lambda value: {"{}": "dense", repr(SPARSE): "sparse"}.get(repr(value), str(value)),
+)
 def test_a_skipped_step_is_recorded_as_without_the_operation(rule, bad, rows, monkeypatch):
     given = gradients()
     given[2][3, 2] = bad

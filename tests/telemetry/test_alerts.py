@@ -12,6 +12,7 @@ import disttrain
 from disttrain.callbacks import TelemetryCallback
 from disttrain.telemetry import alerts
 from tensorboard_plugin import health, metadata
+from tests._support.covering import representatives
 from tests._support.timeouts import TIMEOUT
 from tests.distributed import checks
 from tests.plugin.health_runs import Training
@@ -233,7 +234,9 @@ OPTIONS = [
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(
+    "options", representatives(OPTIONS, {}, {"per_replica": "variables"}), ids=str
+)
 def test_a_sound_training_warns_of_nothing(tmp_path, options):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -241,7 +244,9 @@ def test_a_sound_training_warns_of_nothing(tmp_path, options):
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(
+    "options", representatives(OPTIONS, {"every": 3}, {"histograms_every": 50}), ids=str
+)
 def test_a_layer_that_learns_nothing_is_told_once(tmp_path, options):
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
