@@ -252,9 +252,8 @@ def test_what_runs_in_this_process_runs(benchmark):
     assert all(np.isfinite(line.summary.median) for line in found)
 
 
-#: Benchmarks that start processes; the first is run by default.
-MIRRORED = ("mirrored",)
-OTHERS = ("start", "epochs", "peers-pinned", "scaling", "telemetry-memory")
+#: Benchmarks that start processes.
+WITH_PROCESSES = ("mirrored", "start", "epochs", "peers-pinned", "scaling", "telemetry-memory")
 
 
 def quick(directory, *names):
@@ -273,14 +272,15 @@ def quick(directory, *names):
 
 
 @pytest.mark.processes
-@pytest.mark.background_job(quick, *MIRRORED)
+@pytest.mark.exhaustive
+@pytest.mark.background_job(quick, *WITH_PROCESSES)
 def test_mirrored_runs_on_two_devices(background_job):
     assert [figure["goal"] for figure in background_job["mirrored"]] == [pytest.approx(1 / 1.1)] * 2
 
 
 @pytest.mark.processes
 @pytest.mark.exhaustive
-@pytest.mark.background_job(quick, *OTHERS)
+@pytest.mark.background_job(quick, *WITH_PROCESSES)
 def test_epochs_are_measured_on_one_device_and_mirrored(background_job):
     assert [figure["name"] for figure in background_job["epochs"]] == [
         "disttrain / Model.fit",
@@ -290,7 +290,7 @@ def test_epochs_are_measured_on_one_device_and_mirrored(background_job):
 
 @pytest.mark.processes
 @pytest.mark.exhaustive
-@pytest.mark.background_job(quick, *OTHERS)
+@pytest.mark.background_job(quick, *WITH_PROCESSES)
 def test_the_start_is_measured_in_fresh_processes(background_job):
     *imports, first = background_job["start"]
     assert [figure["goal"] for figure in imports] == [start.IMPORT, start.IMPORT, None]
@@ -317,6 +317,7 @@ def test_the_start_is_measured_from_the_process_to_the_first_step(monkeypatch):
 
 
 @pytest.mark.processes
+@pytest.mark.exhaustive
 def test_a_benchmark_that_is_ended_ends_its_processes():
     command = [sys.executable, "-m", "tests.benchmarks", "mirrored", "--quick"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as running:
@@ -342,7 +343,7 @@ def test_a_process_keeps_to_one_core_unless_it_is_free(monkeypatch):
 
 @pytest.mark.processes
 @pytest.mark.exhaustive
-@pytest.mark.background_job(quick, *OTHERS)
+@pytest.mark.background_job(quick, *WITH_PROCESSES)
 def test_peers_take_turns_with_disttrain_itself(background_job):
     assert [figure["name"] for figure in background_job["peers"]] == [
         "disttrain / disttrain again",
@@ -352,7 +353,7 @@ def test_peers_take_turns_with_disttrain_itself(background_job):
 
 @pytest.mark.processes
 @pytest.mark.exhaustive
-@pytest.mark.background_job(quick, *OTHERS)
+@pytest.mark.background_job(quick, *WITH_PROCESSES)
 def test_scaling_runs(background_job):
     found = {(figure["case"], figure["name"]) for figure in background_job["scaling"]}
     together = {name for case, name in found if case == "tiny, batch 64"}
@@ -362,7 +363,7 @@ def test_scaling_runs(background_job):
 
 @pytest.mark.processes
 @pytest.mark.exhaustive
-@pytest.mark.background_job(quick, *OTHERS)
+@pytest.mark.background_job(quick, *WITH_PROCESSES)
 def test_memory_is_measured_in_processes_of_their_own(background_job):
     found, *_ = background_job["telemetry-memory"]
     off, every = found["details"]["off_bytes"], found["details"]["every_bytes"]

@@ -16,7 +16,7 @@ give, for example the rest of a product of parameters of which the default run t
 what it left out.
 
 With `-n`, the tests of a file run in one worker, because they share fixtures. Tests that share more
-have a group: those of background jobs, of TensorBoard and the browser, and of launchers.
+have a group: those of jobs, of TensorBoard and the browser, and of launchers.
 """
 
 import collections
@@ -43,8 +43,11 @@ LAYERS = {
 #: Folders whose tests need ports, hosts or the whole machine, to the group in which they run.
 FOLDERS = {"launch": "launchers", "doctor": "launchers"}
 
+#: The groups that take the longest, which begin first.
+FIRST = ("replications", "jobs", "tensorboard", "launchers")
+
 #: Fixtures that are expensive to start, to the group of the tests that share them.
-FIXTURES = {"outcomes": "jobs", "server": "tensorboard", "browser": "tensorboard"}
+FIXTURES = {"outcomes": "replications", "server": "tensorboard", "browser": "tensorboard"}
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _STARTS_A_PROCESS = {
@@ -140,7 +143,7 @@ def in_slice(item, number, count):
     Tests that share a job are in one part, so that it runs once.
     """
     group = group_of(item)
-    key = group if group == "jobs" else item.nodeid.partition("@")[0]
+    key = group if group in ("jobs", "replications") else item.nodeid.partition("@")[0]
     return int(hashlib.sha256(key.encode()).hexdigest(), 16) % count == number - 1
 
 
@@ -171,7 +174,8 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in unwanted]
     yield
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: first[group_of(item)])
+        longest = {group: place - len(FIRST) for place, group in enumerate(FIRST)}
+        items.sort(key=lambda item: longest.get(group_of(item), first[group_of(item)]))
 
 
 def pytest_sessionfinish(session):

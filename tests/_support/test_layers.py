@@ -123,7 +123,11 @@ def names(output, outcome):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["one process", "workers"])
+@pytest.mark.parametrize(
+    "workers",
+    [pytest.param([], marks=pytest.mark.exhaustive), ["-n", "2"]],
+    ids=["one process", "workers"],
+)
 def test_promise_of_each_layer_is_checked(run, workers):
     notes = run.folder / "workers"
     notes.unlink(missing_ok=True)
@@ -207,7 +211,7 @@ def item(path="optimizers/test_sam.py", fixtures=(), **markers):
     [
         (item(), "optimizers/test_sam.py"),
         (item("launch/test_local.py"), "launchers"),
-        (item("launch/test_local.py", fixtures=["browser", "outcomes"]), "jobs"),
+        (item("launch/test_local.py", fixtures=["browser", "outcomes"]), "replications"),
         (item("plugin/test_page.py", fixtures=["browser"]), "tensorboard"),
         (item("plugin/test_plugin.py", fixtures=["server"]), "tensorboard"),
         (item(background_job=pytest.mark.background_job.with_args(print).mark), "jobs"),

@@ -235,6 +235,11 @@ def summarize(samples, groups=None, seed=0):
     members = [samples[groups == group] for group in np.unique(groups)]
     if len(members) in (1, samples.size):
         medians = np.median(samples[rng.integers(0, samples.size, (_RESAMPLES, samples.size))], 1)
+    elif len({one.size for one in members}) == 1:
+        count, size = len(members), members[0].size
+        drawn = rng.integers(0, count, (_RESAMPLES, count, 1))
+        within = rng.integers(0, size, (_RESAMPLES, count, size))
+        medians = np.median(np.stack(members)[drawn, within].reshape(_RESAMPLES, -1), 1)
     else:
         medians = [np.median(_resampled(members, rng)) for _ in range(_RESAMPLES)]
     low, high = np.percentile(medians, [2.5, 97.5])

@@ -42,9 +42,10 @@ TOURS = {
     "each": [
         [
             {"kind": "kill", "step": STEPS // 2},
-            {"kind": "damage", "how": faults.DAMAGE[0], "seed": 1},
             {"kind": "signal", "step": 14, "signal": int(signal.SIGTERM)},
             {"kind": "error", "step": 17},
+            # After it the training ends.
+            {"kind": "damage", "how": faults.DAMAGE[0], "seed": 1},
         ],
         [
             {"kind": "phase", "phase": faults.PHASES[0], "save": 1},

@@ -90,7 +90,10 @@ def assert_same_history(one, other):
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize(
+    "fit",
+    representatives(FITS, fit_dataset, fit_endless, fit_arrays, fit_unknown_length, fit_own_part),
+)
 def test_every_kind_of_data_goes_on_in_the_middle_of_an_epoch(tmp_path, fit):
     # 19 of 11 + 11 + 11 batches, or of 8 + 8 + 8 + 8: saved at 16.
     assert_resumes(tmp_path, fit, 19)

@@ -26,19 +26,41 @@ KINDS = (
 #: In the order in which they run; every test of a result compares it with that of one device.
 JOBS = ("single", "multi_worker-2", "horovod-2", "horovod-3", "mirrored-2", "mirrored-4")
 
-#: The kind whose tests of each optimizer are exhaustive; another number of ranks shows the same.
+#: The kind of which few checks run by default: those that depend on how many ranks there are, or on
+#: parts that have no examples. Two ranks show the others.
 FEWER = "horovod-3"
+CHECKS_OF_FEWER = {
+    "accumulate-by-hand",
+    "clip-after-the-sum",
+    "groups",
+    "local-variables",
+    "mean-of-gradients",
+    "nan-on-the-last-replica",
+    "process-sets",
+    "own-parts",
+    "random-faults",
+    "several-outputs",
+    "sparse",
+    "sparse-as-dense",
+    "sparse-in-a-loop",
+    "sync-batch-normalization",
+    "train-adam-37",
+    "train-adam-41",
+    "train-sgd-37",
+    "train-sgd-41",
+    "two-and-one",
+}
 
 _RUNNING = pytest.StashKey()
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "three_ranks: runs by default on three Horovod ranks, too")
+
+
 def pytest_itemcollected(item):
-    if _kind(item) == FEWER and _is_of_optimizers(item):
+    if _kind(item) == FEWER and not any(item.iter_markers("three_ranks")):
         item.add_marker(pytest.mark.exhaustive)
-
-
-def _is_of_optimizers(item):
-    return item.originalname.startswith("test_each_optimizer")
 
 
 class Job:
@@ -90,9 +112,9 @@ def _start(session):
             continue
         names = list(all_checks())
         if kind == FEWER and not any(
-            _kind(item) == FEWER and _is_of_optimizers(item) for item in session.items
+            _kind(item) == FEWER and any(item.iter_markers("exhaustive")) for item in session.items
         ):
-            names = [name for name in names if not name.startswith("optimizer-")]
+            names = [name for name in names if name in CHECKS_OF_FEWER]
         running[kind] = Job(kind, names, Path(folder.name), queue)
     return running
 

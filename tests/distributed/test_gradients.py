@@ -46,6 +46,7 @@ def test_accumulated_batches_are_one_large_batch(outcome, whole_batches, key):
         np.testing.assert_allclose(value, whole_batches[key], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.three_ranks
 def test_accumulated_gradients_by_hand_are_averaged_and_the_rest_is_not_lost(outcome, kind):
     mean = (_replicas(kind) + 1) / 2
     expected = -mean * np.asarray([0, 0, 3, 3, 3, 9, 9])
@@ -66,11 +67,13 @@ def test_compressed_gradients_train_as_the_others_to_their_precision(
         np.testing.assert_array_equal(other, chief)
 
 
+@pytest.mark.three_ranks
 def test_groups_change_nothing_but_the_order_of_communication(outcome, alone):
     np.testing.assert_allclose(outcome("groups", "weights"), alone("groups", "weights"), atol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["sparse", "sparse-as-dense", "sparse-in-a-loop"])
+@pytest.mark.three_ranks
 def test_sparse_gradients_count_each_row_once_more_for_each_time_it_stands(outcome, alone, case):
     expected = alone("sparse-as-dense", "weights")
     for weights in outcome.every(case, "weights"):
@@ -106,6 +109,7 @@ def test_a_clip_before_the_sum_limits_each_replica_by_itself(outcome):
         assert value == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.three_ranks
 def test_local_variables_stay_with_their_replica(outcome, kind):
     replicas = _replicas(kind)
     for shared in outcome.every("local-variables", "shared"):
@@ -114,6 +118,7 @@ def test_local_variables_stay_with_their_replica(outcome, kind):
     np.testing.assert_array_equal(own, -np.arange(1.0, replicas + 1))
 
 
+@pytest.mark.three_ranks
 def test_in_fifty_random_steps_each_fault_is_skipped_by_all_and_nothing_else(outcome):
     for wrong in outcome.every("random-faults", "wrong"):
         assert wrong == 0
@@ -129,6 +134,7 @@ def test_too_many_skipped_steps_in_a_row_stop_with_the_names_of_the_variables(ou
         assert "kernel" in str(error)
 
 
+@pytest.mark.three_ranks
 def test_synchronized_batch_normalization_sees_the_global_batch(outcome, alone):
     for key in ("weights", "state", "loss"):
         expected = alone("sync-batch-normalization", key)
@@ -147,6 +153,7 @@ def test_model_fit_with_the_callbacks_trains_as_one_device(outcome, alone, kind)
             np.testing.assert_allclose(value, alone("model-fit", key), atol=1e-5)
 
 
+@pytest.mark.three_ranks
 def test_groups_of_ranks_train_side_by_side(outcome, alone):
     expected = alone("process-sets", "weights")
     for weights in outcome.every("process-sets", "weights"):

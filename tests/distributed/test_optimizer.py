@@ -10,22 +10,26 @@ def _replicas(kind):
     return int(kind.rpartition("-")[2])
 
 
+@pytest.mark.three_ranks
 def test_gradients_are_averaged_over_all_replicas(outcome, kind):
     expected = -8.0 / _replicas(kind)
     for value in outcome.every("mean-of-gradients", "value"):
         assert value == pytest.approx(expected)
 
 
+@pytest.mark.three_ranks
 def test_gradients_are_clipped_after_they_are_added(outcome):
     for value in outcome.every("clip-after-the-sum", "value"):
         assert value == pytest.approx(-1.0)
 
 
+@pytest.mark.three_ranks
 def test_a_nan_on_the_last_replica_skips_the_step_on_all(outcome):
     for value in outcome.every("nan-on-the-last-replica", "value"):
         assert value == 0.0
 
 
+@pytest.mark.three_ranks
 def test_a_skipped_step_advances_neither_iterations_nor_the_schedule(outcome):
     assert outcome("nan-on-the-last-replica", "iterations") == 0
     assert outcome("nan-on-the-last-replica", "learning_rate") == 1.0

@@ -22,6 +22,7 @@ def test_thirty_steps_give_the_weights_of_plain_keras(alone, case):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.three_ranks
 def test_thirty_steps_give_the_weights_of_one_device(outcome, alone, case):
     assert outcome(case, "iterations") == 30
     for key in ("weights", "slots"):
@@ -31,6 +32,7 @@ def test_thirty_steps_give_the_weights_of_one_device(outcome, alone, case):
 
 
 @pytest.mark.parametrize("case", [*CASES, "several-outputs", "own-parts"])
+@pytest.mark.three_ranks
 def test_all_processes_end_with_equal_weights(outcome, case):
     chief, *others = outcome.every(case, "weights")
     for other in others:
@@ -44,6 +46,7 @@ def test_several_steps_per_execution_change_nothing(outcome, alone):
         )
 
 
+@pytest.mark.three_ranks
 def test_two_and_one_examples_weigh_as_three(outcome):
     assert outcome("two-and-one", "weight") == pytest.approx(2.0, abs=1e-6)
 

@@ -19,6 +19,7 @@ from disttrain.experiments.searches import searching, spaces
 from disttrain.experiments.searches.routes import Routes
 from disttrain.experiments.shared import directory
 from disttrain.telemetry import alerts
+from tests._support.covering import representatives
 from tests._support.timeouts import TIMEOUT
 from tests.experiments.problems import SETTINGS, TRAIN, Interrupt, Interrupted, build
 
@@ -252,7 +253,7 @@ def test_a_finding_of_the_health_rules_prunes_a_trial(prune, monkeypatch):
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("method", ["random", "optuna"])
+@pytest.mark.parametrize("method", representatives(["random", "optuna"], "optuna"))
 def test_an_interrupted_search_goes_on_with_the_same_trial(tmp_path, monkeypatch, method):
     options = {"method": method, "trials": 2, "callbacks": lambda: [Interrupt()], "epochs": 2}
     with monkeypatch.context() as often:

@@ -126,7 +126,7 @@ def test_a_host_that_is_cut_off_in_mid_run_is_named_and_all_end(cluster, folder)
     assert not left(folder)
 
 
-@pytest.mark.parametrize("what", ["sleep", "stubborn"])
+@pytest.mark.parametrize("what", ["sleep", pytest.param("stubborn", marks=pytest.mark.exhaustive)])
 def test_ctrl_c_ends_the_ranks_of_all_hosts(cluster, folder, tmp_path, what):
     """Though ssh tells the other host nothing, and a rank does not mind SIGTERM."""
     hosts = ",".join(f"{name}:1" for name in cluster.names[:2])
@@ -191,6 +191,7 @@ def _join_and_leave(cluster, folder):
 
 
 @pytest.mark.background_job.with_args(join_and_leave)
+@pytest.mark.exhaustive
 def test_a_host_joins_an_elastic_run_and_leaves_it(background_job):
     lines, names = background_job
     assert {line["host"] for line in lines if line["size"] == 3} == set(names)
@@ -231,6 +232,7 @@ def test_workers_on_two_hosts_have_tf_config(cluster, folder):
     assert not left(folder)
 
 
+@pytest.mark.exhaustive
 def test_the_doctor_looks_at_hosts(cluster, folder):
     command = [os.path.join(os.path.dirname(sys.executable), "disttrain"), "doctor", "--json"]
     hosts = ",".join(f"{name}:1" for name in cluster.names)

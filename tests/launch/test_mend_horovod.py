@@ -78,6 +78,7 @@ class TestSums:
         for one in background_job:
             np.testing.assert_array_equal(one[how], expected)
 
+    @pytest.mark.exhaustive
     @pytest.mark.background_job.with_args(sums, "apart")
     def test_groups_sum_at_a_pace_of_their_own(self, background_job):
         turns = np.arange(SUMS)[:, None]
@@ -86,6 +87,7 @@ class TestSums:
             expected = np.concatenate([np.tile(share * turns, 3), np.full_like(turns, share)], 1)
             np.testing.assert_array_equal(one["apart"], expected)
 
+    @pytest.mark.exhaustive
     @pytest.mark.background_job.with_args(sums, "apart")
     def test_an_idle_rank_leaves_its_core_to_others(self, background_job):
         # Seconds of processor time in one: three cycles take a few thousandths.

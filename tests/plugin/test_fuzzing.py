@@ -191,9 +191,19 @@ def fuzzed(examples):
     )
 
 
-@fuzzed(250)
-@given(st.sampled_from(ROUTES), queries(), st.sampled_from(["gzip", ""]))
+any_query = given(st.sampled_from(ROUTES), queries(), st.sampled_from(["gzip", ""]))
+
+
+@fuzzed(80)
+@any_query
 def test_any_query_is_answered_or_refused(asked, route, query, accepted):
+    check(asked.get(route, query, accepted))
+
+
+@pytest.mark.exhaustive
+@fuzzed(500)
+@any_query
+def test_many_queries_are_answered_or_refused(asked, route, query, accepted):
     check(asked.get(route, query, accepted))
 
 
