@@ -543,6 +543,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_others(capsys):
 
 
 @pytest.mark.graph
+@pytest.mark.exhaustive
 def test_quick_runs_from_end_to_end(tmp_path, capsys):
     path = tmp_path / "figures.json"
     # Memory needs processes of its own, which have to import TensorFlow first.

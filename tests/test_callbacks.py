@@ -138,8 +138,20 @@ def steered_by_keras(name):
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("name", STEERING)
-def test_history_and_weights_equal_those_of_keras(name, replication):
+@pytest.mark.parametrize(
+    ("name", "replicas"),
+    [
+        *((name, 1) for name in STEERING),
+        ("several", 2),
+        *(
+            pytest.param(name, 2, marks=pytest.mark.exhaustive)
+            for name in STEERING
+            if name != "several"
+        ),
+    ],
+)
+def test_history_and_weights_equal_those_of_keras(name, replicas, mirrored):
+    replication = "single" if replicas == 1 else mirrored(replicas)
     trainer = trainer_of(replication)
     history = fit(trainer, STEERING[name]())
     model, expected = steered_by_keras(name)

@@ -57,10 +57,12 @@ def test_arguments_and_names_are_those_of_the_method():
     assert b"_run" in concrete.name
 
 
-def test_many_short_trainings_are_no_fault(told, one_or_two):
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
+def test_many_short_trainings_are_no_fault(told, mirrored, replicas):
     """As a search makes them: each trains, evaluates and predicts one batch."""
+    replication = "single" if replicas == 1 else mirrored(replicas)
     for _ in range(MANY):
-        trainer = trainer_of(one_weight, loss="mse", replication=one_or_two)
+        trainer = trainer_of(one_weight, loss="mse", replication=replication)
         x, y = X[:, :1], Y[:, :1]
         trainer.fit(x, y, batch_size=len(x), verbose=0, validation_data=(x, y))
         trainer.predict(x, batch_size=len(x))

@@ -32,6 +32,13 @@ def kind_of(config):
     return "all" if option.all else "default"
 
 
+def _covers(kind, test):
+    """Whether a whole run of a kind runs a test."""
+    if kind is None or kind == "all":
+        return kind == "all"
+    return not test["exhaustive"] and kind in ("default", test["layer"])
+
+
 class Recorder:
     """Adds up the reports of each test, and writes the sums when the run ends."""
 
@@ -45,16 +52,22 @@ class Recorder:
         if name.rfind("@") > name.rfind("]"):
             name = name.rpartition("@")[0]  # the group, which pytest-xdist adds
         layers = [layer for layer in LAYERS if layer in report.keywords]
-        own = self._tests.setdefault(name, {"layer": layers[0], "seconds": 0.0})
+        new = {"layer": layers[0], "exhaustive": "exhaustive" in report.keywords, "seconds": 0.0}
+        own = self._tests.setdefault(name, new)
         own["seconds"] = round(own["seconds"] + report.duration, 3)
 
     def pytest_sessionfinish(self, session, exitstatus):
         cache, kind = self._config.cache, kind_of(self._config)
         if not self._tests:
             return
-        cache.set(TESTS, {**cache.get(TESTS, {}), **self._tests})
         # Interrupted runs and those that stop at the first failure say nothing of the whole.
-        if kind is not None and exitstatus in (0, 1) and not session.shouldstop:
+        if exitstatus not in (0, 1) or session.shouldstop:
+            kind = None
+        old = cache.get(TESTS, {})
+        # Tests that a whole run no longer has are gone.
+        kept = {name: test for name, test in old.items() if not _covers(kind, test)}
+        cache.set(TESTS, {**kept, **self._tests})
+        if kind is not None:
             run = {
                 "seconds": round(time.monotonic() - self._began, 1),
                 "tests": len(self._tests),

@@ -77,8 +77,6 @@ def pytest_configure(config):
     for name, promise in LAYERS.items():
         config.addinivalue_line("markers", f"{name}: {promise}")
     config.addinivalue_line("markers", "exhaustive: multiplies a proof; only with --all")
-    if config.pluginmanager.hasplugin("xdist"):
-        config.pluginmanager.register(_Workers(config), "disttrain-workers")
     assert _FUNC_GRAPH not in sys.modules, "TensorFlow was imported before its tracing is watched"
     sys.meta_path.insert(0, _WatchTracing())
     sys.addaudithook(_audit)
@@ -104,6 +102,14 @@ def _slice(text):
     if not 1 <= found[0] <= found[1]:
         raise ValueError(f"--slice takes K/N with K from 1 to N, not {text!r}")
     return found
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leaves out files without a test of the layer that `-m` names, before they are imported."""
+    wanted = config.option.markexpr
+    if wanted in LAYERS and collection_path.name.startswith("test_"):
+        return f"mark.{wanted}" not in collection_path.read_text() or None
+    return None
 
 
 def layer_of(item):
@@ -183,14 +189,10 @@ def pytest_sessionfinish(session):
         session.config.workeroutput["left_out"] = dict(session.config.stash.get(_LEFT_OUT, {}))
 
 
-class _Workers:
-    """In the process that starts workers; each of them leaves out the same tests."""
-
-    def __init__(self, config):
-        self._config = config
-
-    def pytest_testnodedown(self, node):
-        self._config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """A worker of pytest-xdist has ended; each of them leaves out the same tests."""
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -59,7 +59,9 @@ def test_recorder_adds_up_a_tests_phases_and_drops_its_group():
     cache = Cache()
     name = "tests/test_a.py::test_it[user@host]"
     record(cache, [report(f"{name}@jobs", 0.5), report(f"{name}@jobs", 1.0), report(name, 0.25)])
-    assert cache[durations.TESTS] == {name: {"layer": "graph", "seconds": 1.75}}
+    assert cache[durations.TESTS] == {
+        name: {"layer": "graph", "exhaustive": False, "seconds": 1.75}
+    }
 
 
 def test_recorder_keeps_what_earlier_runs_recorded():
@@ -72,6 +74,25 @@ def test_recorder_keeps_what_earlier_runs_recorded():
     }
     assert cache[durations.RUNS]["default"]["tests"] == 2
     assert cache[durations.RUNS]["default"]["workers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ({}, {"many", "new"}),
+        ({"all": True}, {"new"}),
+        ({"markexpr": "graph"}, {"other", "many", "new"}),
+        ({"keyword": "new"}, {"gone", "other", "many", "new"}),
+        ({"exitstatus": 2}, {"gone", "other", "many", "new"}),
+    ],
+)
+def test_recorder_drops_tests_that_a_whole_run_no_longer_has(options, left):
+    many = report("many", 1.0)
+    many.keywords["exhaustive"] = 1
+    cache = Cache()
+    record(cache, [report("gone", 1.0), report("other", 1.0, "unit"), many], all=True)
+    record(cache, [report("new", 1.0)], **options)
+    assert set(cache[durations.TESTS]) == left
 
 
 @pytest.mark.parametrize("options", [{"exitstatus": 2}, {"shouldstop": "first failure"}])

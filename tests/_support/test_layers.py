@@ -1,5 +1,6 @@
 """Which tests run, in which order and group, and what a layer forbids."""
 
+import os
 import subprocess
 import sys
 import types
@@ -98,6 +99,9 @@ def run(tmp_path_factory):
     (folder / "test_it.py").write_text(TESTS)
     root = layers._ROOT.parent
     plugins = ["-p", "tests._support.background_jobs", "-p", "tests._support.layers"]
+    plugins += ["-p", "xdist.plugin"]
+    # Other plugins take longer to import than these tests to run.
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", *plugins, "-p", "no:cacheprovider", "-q", "-rA"]
     command += ["--rootdir", str(folder), "-c", "/dev/null", "--dist=loadgroup"]
 
@@ -108,7 +112,12 @@ def run(tmp_path_factory):
         else:
             arguments = [*arguments, str(folder / "test_it.py")]
         done = subprocess.run(
-            [*command, *arguments], cwd=root, capture_output=True, text=True, timeout=TIMEOUT
+            [*command, *arguments],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
         )
         return done.returncode, done.stdout + done.stderr
 

@@ -24,7 +24,6 @@ def wait_for_signal(made):
 
 
 def main(folder, fault):
-    program.step_aside()
     replication = program.replication_of("horovod")
     directory = os.path.join(folder, "ckpt")
     made = checkpoint_checks.trainer(replication, directory)

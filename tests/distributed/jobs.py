@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from disttrain.launching.workers import free_ports
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-#: Seconds of all checks, the last resort: `program.LIMIT` is that of each. They take about two
-#: minutes, and beside other work, at a low priority, as long as that work does.
+#: Seconds of all checks, the last resort: `program.LIMIT` is that of each. They take about a
+#: minute, and several beside other work.
 LIMIT = 3600
 
 
@@ -52,10 +53,14 @@ def _group(command, log, environment):
 
 
 class Queue:
-    """Runs jobs one after another beside what else this process does."""
+    """Runs jobs in the background, a few at a time.
 
-    def __init__(self):
-        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+    Args:
+        at_once: How many run at the same time.
+    """
+
+    def __init__(self, at_once=1):
+        self._thread = concurrent.futures.ThreadPoolExecutor(at_once)
         self._closed = threading.Event()
 
     def add(self, kind, command):
@@ -122,5 +127,7 @@ def _run(commands, limit, closed):
 
 
 def _ends_by_itself(limit):
-    """A prefix that ends a command even if the tests themselves are killed before they could."""
-    return ["timeout", "--kill-after=5", str(limit + 10)]
+    """A prefix that ends a command if the tests themselves are killed before they could."""
+    with_parent = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+    # `timeout` hands SIGTERM on to the command.
+    return [*with_parent, "timeout", "--kill-after=5", str(limit + 10)]

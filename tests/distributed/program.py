@@ -3,11 +3,9 @@
 Results go to `FOLDER/process-N.npz`, keyed `check/value`; what a check raised to `check/raised`.
 """
 
-import contextlib
 import faulthandler
 import gc
 import os
-import pathlib
 import sys
 import traceback
 
@@ -16,16 +14,8 @@ import numpy as np
 import disttrain
 from tests.distributed import all_checks
 
-#: Seconds of one check, which takes a few; beside other work, at a low priority, many more.
+#: Seconds of one check, which takes a few, and many more beside other work.
 LIMIT = 600
-
-
-def step_aside():
-    """Lets the tests beside it go first, some of which look at a clock."""
-    os.nice(5)
-    # Linux shares a processor among sessions first, and horovodrun makes one for each process.
-    with contextlib.suppress(OSError):
-        pathlib.Path("/proc/self/autogroup").write_text("5")
 
 
 def replication_of(kind):
@@ -41,7 +31,6 @@ def replication_of(kind):
 
 
 def main(kind, folder, *names):
-    step_aside()
     replication = replication_of(kind)
     process = replication.topology.process
     results = {"topology": np.asarray([replication.replicas, process])}

@@ -68,6 +68,7 @@ def test_workers_that_are_started_again_after_one_was_killed_go_on(background_jo
             np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.background_job(run, 1, "slow")
 def test_a_slow_rank_is_waited_for(background_job):
     """It takes 10 s in all, where `hang_seconds` is 6."""
@@ -77,6 +78,7 @@ def test_a_slow_rank_is_waited_for(background_job):
 
 
 @pytest.mark.background_job(run, 1, "batches")
+@pytest.mark.exhaustive
 def test_ranks_with_different_numbers_of_batches_are_told_before_the_first_step(background_job):
     directory, (status, output) = background_job
     assert status != 0

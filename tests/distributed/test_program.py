@@ -21,7 +21,6 @@ def first(replication, folder):
 def hangs(replication, folder):
     time.sleep(5000)
 
-program.step_aside = lambda: None
 program.all_checks = lambda: {"first": first, "hangs": hangs}
 program.main("single", sys.argv[1])
 """

@@ -81,6 +81,7 @@ def test_on_this_machine_two_processes_really_reduce():
 
 
 @pytest.mark.processes
+@pytest.mark.exhaustive
 def test_a_reduction_that_takes_too_long_and_a_wrong_tf_config_are_errors():
     status, found = run("--seconds", "1", TF_CONFIG="{")
     assert status == 1

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests._support.covering import representatives
 from tests.distributed import jobs
 
 NAMES = (
@@ -76,8 +77,8 @@ def shows_bad_rate(found):
 SHOWS = {name: globals()[f"shows_{name}"] for name in NAMES}
 
 
-#: Those that two processes run by default: state that is switched, and statistics of each part.
-BY_DEFAULT = ("switch_optimizer", "batch_norm")
+#: Those that two processes run by default: here each has statistics of its part.
+BY_DEFAULT = ("batch_norm",)
 REST = tuple(name for name in NAMES if name not in BY_DEFAULT)
 
 
@@ -101,7 +102,12 @@ def on_one_device(name):
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    representatives(
+        NAMES, "first_model", "switch_optimizer", "custom_optimizer", "batch_norm", "bad_rate"
+    ),
+)
 def test_on_one_device_it_shows_what_it_says(name, capsys):
     found = on_one_device(name)
     SHOWS[name](found)

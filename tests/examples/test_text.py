@@ -31,6 +31,7 @@ def test_a_tiny_transformer_learns_something_of_a_text(file, capsys):
 
 
 @pytest.mark.graph
+@pytest.mark.exhaustive
 def test_mirrored_replicas_make_the_same_model(file, logical_devices, capsys):
     losses = []
     for replication in ("single", "mirrored"):

@@ -60,6 +60,7 @@ def test_two_hosts_find_their_network_and_get_every_argument(cluster, folder):
     assert {rank["environment"]["HOROVOD_GLOO_IFACE"] for rank in ranks} == {"eth0"}
 
 
+@pytest.mark.exhaustive
 def test_three_hosts_of_a_hostfile_reduce(cluster, folder):
     lines = [
         f"{cluster.names[0]} slots=1",

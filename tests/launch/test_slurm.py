@@ -169,6 +169,7 @@ def test_two_tasks_are_ranks_of_a_submitted_job(slurm, program):
         assert there["HOROVOD_AUTOTUNE"] == "1"
 
 
+@pytest.mark.exhaustive
 def test_ranks_of_a_submitted_job_reduce(slurm, program):
     options = ["--network-interfaces", "lo"]
     status, output = slurm.submit(program.parent, *options, program.name, "reduce")

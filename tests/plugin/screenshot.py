@@ -20,7 +20,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-CHROMIUM = "/usr/bin/chromium"
+#: The first that is there; the shell draws the same pages in two thirds of the time.
+CHROMIUM = next(
+    (path for path in ("/usr/bin/chromium-headless-shell",) if os.path.exists(path)),
+    "/usr/bin/chromium",
+)
 START_SECONDS = 300
 READY_MILLISECONDS = 300_000
 TRAIN_SECONDS = 600
