@@ -77,3 +77,11 @@ def pytest_collection_modifyitems(items):
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * DEVICES
         )
+
+
+def pytest_collection_finish(session):
+    """Compiles the operations, if that is to be done, before a test is watched."""
+    if "tensorflow" in sys.modules and not session.config.option.collectonly:
+        from disttrain import kernels
+
+        kernels.load()

@@ -82,7 +82,7 @@ def pytest_configure(config):
     sys.addaudithook(_audit)
 
 
-#: Layers whose tests keep a core busy. Tests of the others wait for processes half of the time.
+#: Layers whose tests keep a core busy. Tests of the others also wait for processes.
 _BUSY = ("unit", "graph")
 
 
@@ -148,8 +148,11 @@ def in_slice(item, number, count):
 
     Tests that share a job are in one part, so that it runs once.
     """
-    group = group_of(item)
-    key = group if group in ("jobs", "replications") else item.nodeid.partition("@")[0]
+    job, group = job_of(item), group_of(item)
+    if job:
+        key = " ".join(getattr(part, "__qualname__", str(part)) for part in job)
+    else:
+        key = group if group == "replications" else item.nodeid.partition("@")[0]
     return int(hashlib.sha256(key.encode()).hexdigest(), 16) % count == number - 1
 
 

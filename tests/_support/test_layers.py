@@ -237,6 +237,11 @@ def test_tests_that_share_a_job_are_in_one_slice():
     job = {"background_job": pytest.mark.background_job.with_args(print).mark}
     made = [item(f"distributed/test_{n}.py", **job) for n in range(50)]
     assert len({layers.in_slice(one, 1, 3) for one in made}) == 1
+    others = [
+        item(background_job=pytest.mark.background_job.with_args(print, n, len).mark)
+        for n in range(50)
+    ]
+    assert len({layers.in_slice(one, 1, 3) for one in others}) == 2
     parts = [sum(layers.in_slice(item(f"test_{n}.py"), k, 3) for n in range(90)) for k in (1, 2, 3)]
     assert sum(parts) == 90
     assert min(parts) > 10
