@@ -6,6 +6,7 @@ from tests.benchmarks import harness, page
 
 
 @pytest.mark.browser
+@pytest.mark.exhaustive
 def test_the_page_is_measured_on_a_run_that_was_written_for_it(browser):
     found = {figure.name: figure for figure in page.page(harness.QUICK, browser)}
     assert list(found) == [
