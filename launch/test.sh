@@ -7,7 +7,7 @@
 #   launch/test.sh exhaustive   the exhaustive tests alone; --slice=2/3 runs the second third of them
 #   launch/test.sh ARGS...      pytest with these arguments, in one process
 #
-# The tests run in as many workers as there are cores; WORKERS=4 sets another number.
+# The tests run in a worker for each core, and one more for tests that wait; WORKERS=4 sets another number.
 # DISTTRAIN_STRICT=1 makes a check whose program is missing a failure.
 set -euo pipefail
 

@@ -2,8 +2,8 @@
 
 A test with the marker `pytest.mark.background_job.with_args(function, *arguments)` gets from the
 fixture `background_job` what `function(directory, *arguments)` returned, or its exception. When the
-first such test begins, the jobs of all of them start, two at a time, because a job that waits for
-another process leaves its core idle. Each job runs once, in a new directory.
+first such test begins, the jobs of all of them start, one after another, and the tests wait. Each
+job runs once, in a new directory.
 """
 
 import concurrent.futures
@@ -14,9 +14,6 @@ import psutil
 import pytest
 
 _RUNNING = pytest.StashKey()
-
-#: Jobs that run at the same time.
-AT_ONCE = 2
 
 
 def pytest_configure(config):
@@ -40,7 +37,7 @@ def pytest_collection_modifyitems(items):
 def _start(session):
     """Starts the jobs of all selected tests; returns `(function, *arguments)` to a future."""
     folder = tempfile.TemporaryDirectory(prefix="disttrain-jobs-", ignore_cleanup_errors=True)
-    threads = concurrent.futures.ThreadPoolExecutor(AT_ONCE, "background-job")
+    threads = concurrent.futures.ThreadPoolExecutor(1, "background-job")
     running = {}
     for number, (function, *arguments) in enumerate(
         dict.fromkeys(filter(None, map(job_of, session.items)))

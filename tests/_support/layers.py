@@ -88,8 +88,8 @@ _BUSY = ("unit", "graph")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """`-n auto`: a worker for each core, and two for tests that wait, where there are any."""
-    return len(os.sched_getaffinity(0)) + (0 if config.option.markexpr in _BUSY else 2)
+    """`-n auto`: a worker for each core, and one for tests that wait, where there are any."""
+    return len(os.sched_getaffinity(0)) + (config.option.markexpr not in _BUSY)
 
 
 def _slice(text):

@@ -1,12 +1,10 @@
 """Jobs run once for all tests that look at their results, and errors reach each of these."""
 
-import time
 import types
 
 import pytest
 
 from tests._support import background_jobs
-from tests._support.timeouts import TIMEOUT
 
 pytestmark = pytest.mark.unit
 
@@ -40,16 +38,6 @@ def fail(directory):
     raise OSError("the job is broken")
 
 
-def meet(directory, own, other):
-    """Ends when the other job has started, too."""
-    (directory.parent / own).touch()
-    end = time.monotonic() + TIMEOUT
-    while not (directory.parent / other).exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return own
-
-
 def test_a_job_runs_once_for_all_its_tests_and_others_have_their_own_directories(start):
     running = start((count, "one"), (count, "two"), (count, "one"))
     assert list(running) == [(count, "one"), (count, "two")]
@@ -57,11 +45,6 @@ def test_a_job_runs_once_for_all_its_tests_and_others_have_their_own_directories
     assert name == "one"
     assert one != two
     assert (one.parent / "one.runs").read_text() == "run\n"
-
-
-def test_two_jobs_run_at_the_same_time(start):
-    running = start((meet, "first", "second"), (meet, "second", "first"))
-    assert [future.result() for future in running.values()] == ["first", "second"]
 
 
 def test_an_error_of_a_job_is_raised_where_its_result_is_wanted(start):

@@ -1,7 +1,7 @@
 """The results of the checks under each replication.
 
-Each real job takes a minute or more. The jobs start when the first test wants a result, two at a
-time, and their tests wait. Where no job of several processes is wanted, a check runs in this
+Each real job takes a minute or more. The jobs start when the first test wants a result, one after
+another, and their tests wait. Where no job of several processes is wanted, a check runs in this
 process when it is first asked for.
 """
 
@@ -103,7 +103,7 @@ def _start(session):
     if not any(_several_processes(kind) for kind in wanted):
         return {}
     folder = tempfile.TemporaryDirectory(prefix="disttrain-jobs-")
-    queue = jobs.Queue(at_once=2)
+    queue = jobs.Queue()
     session.config.add_cleanup(folder.cleanup)
     session.config.add_cleanup(queue.close)
     running = {}

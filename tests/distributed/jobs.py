@@ -53,14 +53,10 @@ def _group(command, log, environment):
 
 
 class Queue:
-    """Runs jobs in the background, a few at a time.
+    """Runs jobs in the background, one after another."""
 
-    Args:
-        at_once: How many run at the same time.
-    """
-
-    def __init__(self, at_once=1):
-        self._thread = concurrent.futures.ThreadPoolExecutor(at_once)
+    def __init__(self):
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._closed = threading.Event()
 
     def add(self, kind, command):
