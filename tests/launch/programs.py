@@ -52,7 +52,7 @@ elif what == "save":  # as a training that saves before it ends
     open(f"began {rank}", "w").close()
     print("sleeping", flush=True)
     time.sleep(5000)
-elif what == "stubborn":  # goes on when it is asked to end
+elif what == "stubborn":  # keeps running when it is asked to end
     signal.signal(signal.SIGTERM, lambda *_: open(f"asked {rank}", "w").close())
     open(f"began {rank}", "w").close()
     print("sleeping", flush=True)
@@ -86,7 +86,7 @@ def program(tmp_path):
     return path
 
 
-#: A `sitecustomize` for launchers that leave those they have asked to end so many seconds to do so.
+#: A `sitecustomize` that gives what a launcher has asked to end `SECONDS` to do so.
 PATIENT = """
 import importlib.machinery, sys
 
@@ -129,7 +129,7 @@ def patient(folder):
 
 
 def wait_for(folder, pattern, count):
-    """Waits until a folder has so many files of a pattern."""
+    """Waits until a folder has `count` files of a pattern."""
     end = time.monotonic() + TIMEOUT
     while len(list(folder.glob(pattern))) < count:
         assert time.monotonic() < end, f"there are no {count} files {pattern!r}"
