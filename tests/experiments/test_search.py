@@ -178,19 +178,22 @@ def test_optuna_searches_behind_the_same_interface(tmp_path):
 
 
 @pytest.mark.unit
-def test_optuna_goes_where_trials_were_good(tmp_path):
+@pytest.mark.parametrize(
+    ("trials", "late"), [(25, 15), pytest.param(40, 20, marks=pytest.mark.exhaustive)]
+)
+def test_optuna_goes_where_trials_were_good(tmp_path, trials, late):
     """Without a training, for its proposals alone: after random ones they gather at the best."""
     from disttrain.experiments.searches.optuna_trials import OptunaTrials
 
     space = {"x": Uniform(-10, 10), "y": LogUniform(1e-3, 1e3)}
-    chooser, values = OptunaTrials(str(tmp_path), space, 25, "max", 0), []
+    chooser, values = OptunaTrials(str(tmp_path), space, trials, "max", 0), []
     while (taken := chooser.next()) is not None:
         number, parameters = taken
         value = -((parameters["x"] - 3) ** 2) - np.log10(parameters["y"]) ** 2
         values.append(value)
         chooser.tell(number, parameters, value, "finished", None)
-    assert len(values) == 25
-    assert np.median(values[15:]) > np.median(values[:10])
+    assert len(values) == trials
+    assert np.median(values[late:]) > np.median(values[:10])
     assert max(values) > -1.5
 
 
