@@ -25,6 +25,7 @@ import importlib.abc
 import importlib.util
 import os
 import pathlib
+import platform
 import sys
 
 import pytest
@@ -78,6 +79,8 @@ def pytest_configure(config):
         config.addinivalue_line("markers", f"{name}: {promise}")
     config.addinivalue_line("markers", "exhaustive: multiplies a proof; only with --all")
     assert _FUNC_GRAPH not in sys.modules, "TensorFlow was imported before its tracing is watched"
+    # Its first call in a process starts `uname`; a library may make it in the middle of a test.
+    platform.processor()
     sys.meta_path.insert(0, _WatchTracing())
     sys.addaudithook(_audit)
 

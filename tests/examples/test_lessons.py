@@ -1,7 +1,9 @@
 """Each short example shows what it says, on one device and on two Horovod processes."""
 
+import contextlib
 import functools
 import importlib
+import io
 import json
 import math
 import sys
@@ -96,9 +98,11 @@ def on_two_processes(directory, *names):
 
 @functools.cache
 def on_one_device(name):
-    """What an example returns on one device."""
+    """What an example returns and prints on one device."""
     lesson = importlib.import_module(f"disttrain.examples.{name}")
-    return lesson.main(["--replication", "single"])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        found = lesson.main(["--replication", "single"])
+    return found, printed.getvalue()
 
 
 @pytest.mark.graph
@@ -108,10 +112,9 @@ def on_one_device(name):
         NAMES, "first_model", "switch_optimizer", "custom_optimizer", "batch_norm", "bad_rate"
     ),
 )
-def test_on_one_device_it_shows_what_it_says(name, capsys):
-    found = on_one_device(name)
+def test_on_one_device_it_shows_what_it_says(name):
+    found, out = on_one_device(name)
     SHOWS[name](found)
-    out = capsys.readouterr().out
     assert len(out.splitlines()) >= 2
     if name == "bad_rate":
         assert "update_ratio_low" in found["findings of bad"]
@@ -147,7 +150,7 @@ def test_on_two_processes_it_shows_the_same(background_job, name):
     shared = other[name]
     assert json.dumps({key: chief[name][key] for key in shared}) == json.dumps(shared)
     if name == "batch_norm":
-        one, two = on_one_device(name), chief[name]
+        (one, _), two = on_one_device(name), chief[name]
         assert one["distance"] < 1e-4 < 1e-2 < two["distance"], "parts have statistics of their own"
         assert two["synchronised"] == pytest.approx(one["synchronised"], rel=1e-3)
 
