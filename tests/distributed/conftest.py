@@ -51,15 +51,33 @@ CHECKS_OF_FEWER = {
     "two-and-one",
 }
 
+#: Checks of code that is the same for all replications, and slow: by default two Horovod ranks show
+#: what one device and several processes do.
+SHOWN_BY = "horovod-2"
+CHECKS_OF_ONE = {
+    "checkpoint-by-the-clock",
+    "checkpoint-refusals",
+    "checkpoint-several-steps",
+    "comparison",
+    "lr-range",
+    "search",
+}
+
 _RUNNING = pytest.StashKey()
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "three_ranks: runs by default on three Horovod ranks, too")
+    config.addinivalue_line("markers", "two_ranks: runs by default on two Horovod ranks alone")
 
 
 def pytest_itemcollected(item):
-    if _kind(item) == FEWER and not any(item.iter_markers("three_ranks")):
+    kind = _kind(item)
+    if kind == FEWER:
+        default = any(item.iter_markers("three_ranks"))
+    else:
+        default = kind in (None, "single", SHOWN_BY) or not any(item.iter_markers("two_ranks"))
+    if not default:
         item.add_marker(pytest.mark.exhaustive)
 
 
@@ -110,13 +128,21 @@ def _start(session):
     for kind in JOBS:
         if kind not in wanted | {"single"}:
             continue
-        names = list(all_checks())
-        if kind == FEWER and not any(
-            _kind(item) == FEWER and any(item.iter_markers("exhaustive")) for item in session.items
-        ):
-            names = [name for name in names if name in CHECKS_OF_FEWER]
+        exhaustive = any(
+            _kind(item) == kind and any(item.iter_markers("exhaustive")) for item in session.items
+        )
+        names = list(all_checks()) if exhaustive else _by_default(kind, all_checks())
         running[kind] = Job(kind, names, Path(folder.name), queue)
     return running
+
+
+def _by_default(kind, names):
+    """The checks whose results the default tests of a kind look at."""
+    if kind == FEWER:
+        return [name for name in names if name in CHECKS_OF_FEWER]
+    if kind in ("single", SHOWN_BY):
+        return list(names)
+    return [name for name in names if name not in CHECKS_OF_ONE]
 
 
 def _several_processes(kind):

@@ -7,6 +7,7 @@ import faulthandler
 import gc
 import os
 import sys
+import time
 import traceback
 
 import numpy as np
@@ -36,6 +37,7 @@ def main(kind, folder, *names):
     results = {"topology": np.asarray([replication.replicas, process])}
     for name in names or all_checks():
         own = os.path.join(folder, name)
+        began = time.process_time()
         os.makedirs(own, exist_ok=True)
         # One that hangs ends the job, and says where.
         faulthandler.dump_traceback_later(LIMIT, exit=True)
@@ -44,7 +46,8 @@ def main(kind, folder, *names):
         except Exception:
             values = {"raised": traceback.format_exc()}
         results |= {f"{name}/{key}": np.asarray(value) for key, value in values.items()}
-        print(name, "raised" if "raised" in values else "done", flush=True)
+        ended = "raised" if "raised" in values else "done"
+        print(f"{name} {ended}, {time.process_time() - began:.1f} s of processor time", flush=True)
         np.savez(os.path.join(folder, f"process-{process}.npz"), **results)
         # What is left of a check stays: to look through a million objects again and again is slow.
         gc.collect()

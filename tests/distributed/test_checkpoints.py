@@ -9,7 +9,11 @@ from tests.distributed import checkpoint_checks
 
 pytestmark = pytest.mark.processes
 
-RESUMED = ("checkpoint-resume", "checkpoint-several-steps", "checkpoint-preempt")
+RESUMED = (
+    "checkpoint-resume",
+    pytest.param("checkpoint-several-steps", marks=pytest.mark.two_ranks),
+    "checkpoint-preempt",
+)
 
 
 @pytest.mark.parametrize("check", RESUMED)
@@ -48,11 +52,13 @@ def test_a_signal_on_one_process_stops_all_of_them_at_one_step(outcome, kind):
     assert outcome("checkpoint-preempt", "status_step") == steps[0]
 
 
+@pytest.mark.two_ranks
 def test_several_steps_an_execution_stop_together(outcome):
     for code in outcome.every("checkpoint-several-steps", "code"):
         assert code == 128 + signal.SIGTERM
 
 
+@pytest.mark.two_ranks
 def test_the_clock_of_the_chief_decides_for_all(outcome):
     for found in outcome.every("checkpoint-by-the-clock", "names"):
         # The clock may have saved the last step already, before the epoch ended.
@@ -61,6 +67,7 @@ def test_the_clock_of_the_chief_decides_for_all(outcome):
         assert len({name[: len(last)] for name in found}) >= 2
 
 
+@pytest.mark.two_ranks
 @pytest.mark.parametrize(
     ("refusal", "error", "says"),
     [

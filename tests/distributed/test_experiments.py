@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.two_ranks]
 
 
 def test_a_comparison_gives_the_results_of_one_device(outcome, alone):

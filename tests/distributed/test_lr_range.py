@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.two_ranks]
 
 
 def test_weights_and_optimizer_are_put_back_to_the_last_bit(outcome):
