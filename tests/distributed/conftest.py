@@ -43,6 +43,7 @@ CHECKS_OF_FEWER = {
     "sparse",
     "sparse-as-dense",
     "sparse-in-a-loop",
+    "state-of-replicas",
     "sync-batch-normalization",
     "train-adam-37",
     "train-adam-41",
