@@ -87,7 +87,8 @@ class BroadcastVariables(keras.callbacks.Callback):
             optimizer.build(self.model.trainable_variables)
         replication = replication_module.resolve(self._replication)
         kernels.agree(replication)
-        replication.start_equal([*self.model.variables, *optimizer.variables])
+        shared = getattr(optimizer, "to_broadcast", list)
+        replication.start_equal(shared([*self.model.variables, *optimizer.variables]))
         # Keras tells a callback nothing of the others; the list that calls knows.
         listed = getattr(sys._getframe(1).f_locals.get("self"), "callbacks", [])
         writers = [type(c).__name__ for c in listed if isinstance(c, _WRITERS)]

@@ -5,7 +5,6 @@ speak to each other is the replication's; what the inner optimizer does with a g
 """
 
 import dataclasses
-import fnmatch
 
 import keras
 import tensorflow as tf
@@ -15,6 +14,7 @@ from disttrain.gradients.accumulation import Accumulator
 from disttrain.gradients.path import GradientPath
 from disttrain.gradients.reduction import Reduction
 from disttrain.optimizers import skips, taking_over
+from disttrain.optimizers.local_variables import LocalVariables
 from disttrain.optimizers.missing import MissingGradients, some
 from disttrain.optimizers.outcome import Outcome
 
@@ -48,8 +48,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         groups: In how many groups the gradients travel; more overlap with the backward pass.
             `None` takes up to four, of a mebibyte or more each.
         sparse_as_dense: Whether sparse gradients are made dense before they travel.
-        local_variables: Variables, or patterns of their paths such as `"*/adapter/*"`, that each
-            replica keeps for itself: their gradients are neither reduced nor clipped.
+        local_variables: Variables, layers, or patterns of variables' paths such as `"*/adapter/*"`,
+            that each replica keeps for itself: they are trained with the mean gradient of this
+            replica's examples, which is neither reduced nor clipped, and are not broadcast.
         max_skipped: After so many skipped steps in a row an error names the variables whose
             gradients were not finite; `None` never stops.
         replication: As for `disttrain.Trainer`. `"auto"` takes the strategy in whose scope it is
@@ -57,7 +58,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         name: Name of the optimizer.
 
     Raises:
-        TypeError: `inner` or `clip` is something else.
+        TypeError: `inner`, `clip` or an entry of `local_variables` is something else.
         ValueError: Both `inner` and the arguments clip, scale or accumulate, or an argument is
             unknown or does not go with another.
     """
@@ -93,7 +94,8 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         self.accumulator = Accumulator(accumulate_steps)
         self.accumulate_steps = self.accumulator.steps
         self.max_skipped = max_skipped
-        self.local_variables = tuple(local_variables)
+        self._local = LocalVariables(local_variables)
+        self.local_variables = self._local.entries
         if self.two_gradients and (self.accumulate_steps > 1 or self.local_variables):
             given = "local_variables" if self.local_variables else f"{accumulate_steps=}"
             raise ValueError(
@@ -183,9 +185,13 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
 
         Args:
             variables: The trainable variables, a list of `keras.Variable`.
+
+        Raises:
+            ValueError: An entry of `local_variables` means none of them.
         """
         if self.built:
             return
+        self._local.check(variables)
         if not self.inner.built:
             self.inner.build(variables)
             taking_over.load_what_came_before_build(self.inner)
@@ -408,11 +414,15 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
 
     def is_local(self, variable):
         """Whether each replica keeps this variable for itself."""
-        path = getattr(variable, "path", "")
-        return any(
-            fnmatch.fnmatch(path, entry) if isinstance(entry, str) else entry is variable
-            for entry in self.local_variables
-        )
+        return variable in self._local
+
+    def to_broadcast(self, variables):
+        """Those of `variables` that all replicas share.
+
+        Args:
+            variables: Variables of the model or of the optimizer, a list.
+        """
+        return self._local.without(variables, self.inner)
 
     def _variables_or_built(self, variables):
         if variables is not None:
@@ -471,7 +481,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             "compression": self.reduction.compression,
             "groups": self.reduction.groups,
             "sparse_as_dense": self.reduction.sparse_as_dense,
-            "local_variables": [getattr(v, "path", v) for v in self.local_variables],
+            "local_variables": self._local.get_config(),
             "max_skipped": self.max_skipped,
         }
 

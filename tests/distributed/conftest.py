@@ -34,6 +34,7 @@ CHECKS_OF_FEWER = {
     "clip-after-the-sum",
     "groups",
     "local-variables",
+    "local-variables-of-a-trainer",
     "mean-of-gradients",
     "nan-on-the-last-replica",
     "process-sets",

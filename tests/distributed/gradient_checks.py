@@ -256,25 +256,66 @@ def clip_before_the_sum(replication, folder):
 
 def local_variables(replication, folder):
     """One variable is reduced, the other each replica keeps for itself."""
-    with replication.scope():
-        shared, own = (keras.Variable(np.zeros(1, np.float32), name=n) for n in ("shared", "own"))
-        optimizer = disttrain.DistributedOptimizer(
-            keras.optimizers.SGD(1.0),
-            local_variables=["*own*"],
-            reduction="sum",
-            clip=disttrain.ClipByGlobalNorm(100.0),
-            replication=replication,
-        )
-        optimizer.build([shared, own])
-    first = replication.topology.first_replica
-    parts = [tf.constant([float(first + i + 1)]) for i in range(len(local_parts(replication)))]
+    result = {}
+    for name, clip, options in (
+        ("sum", disttrain.ClipByGlobalNorm(100.0), {"reduction": "sum"}),
+        ("mean", disttrain.ClipByGlobalNorm(0.5, before_reduce=True), {"loss_scale": 4.0}),
+    ):
+        with replication.scope():
+            shared, own = (keras.Variable(np.zeros(1, np.float32), name=n) for n in ("it", "own"))
+            optimizer = disttrain.DistributedOptimizer(
+                keras.optimizers.SGD(1.0),
+                local_variables=["*own*"],
+                clip=clip,
+                replication=replication,
+                **options,
+            )
+            optimizer.build([shared, own])
+        own.assign(own + replication.topology.process * 10)
+        replication.start_equal(optimizer.to_broadcast([shared, own, *optimizer.variables]))
+        first, scale = replication.topology.first_replica, options.get("loss_scale", 1.0)
+        parts = [
+            tf.constant([scale * (first + i + 1)]) for i in range(len(local_parts(replication)))
+        ]
+        _apply_to_both(replication, optimizer, [shared, own], parts)
+        strategy = getattr(replication, "strategy", None)
+        values = strategy.experimental_local_results(own.value) if strategy else [own.value]
+        result[f"{name}_shared"] = shared.numpy()[0]
+        result[f"{name}_own"] = np.asarray([value.numpy()[0] for value in values])
+    return result
+
+
+def _apply_to_both(replication, optimizer, variables, parts):
     tf.function(
-        lambda: replication.run(lambda g: optimizer.apply([g, g], [shared, own]), parts),
+        lambda: replication.run(lambda g: optimizer.apply([g, g], variables), parts),
         autograph=False,
     )()
+
+
+def local_variables_of_a_trainer(replication, folder):
+    """Each replica trains its head on its own examples; the last batch is uneven."""
+
+    def model():
+        zeros = keras.initializers.Zeros()
+        inputs = keras.Input((1,))
+        own = keras.layers.Dense(1, use_bias=False, kernel_initializer=zeros, name="own")
+        shared = keras.layers.Dense(1, use_bias=False, kernel_initializer=zeros, name="shared")
+        return keras.Model(inputs, [shared(inputs), own(inputs)])
+
+    y = np.arange(3.0, dtype=np.float32)[:, None]
+    examples = tf.data.Dataset.from_tensor_slices((np.ones_like(y), (y, y))).batch(3)
+    inner = keras.optimizers.SGD(0.5)
+    made = checks.trainer(
+        replication,
+        model,
+        disttrain.DistributedOptimizer(inner, local_variables=["own/*"]),
+        loss=[keras.losses.MeanSquaredError(), keras.losses.MeanSquaredError()],
+    )
+    made.fit(examples, verbose=0)
+    shared, own = (made.model.get_layer(name).kernel for name in ("shared", "own"))
     strategy = getattr(replication, "strategy", None)
     values = strategy.experimental_local_results(own.value) if strategy else [own.value]
-    return {"shared": shared.numpy()[0], "own": np.asarray([value.numpy()[0] for value in values])}
+    return {"shared": shared.numpy()[0, 0], "own": [value.numpy()[0, 0] for value in values]}
 
 
 def local_parts(replication):
@@ -422,6 +463,7 @@ CHECKS = {
     **{f"clip-{name}": clipped(name) for name in ("by-value", "by-norm", "adaptive", "auto")},
     "clip-before-the-sum": clip_before_the_sum,
     "local-variables": local_variables,
+    "local-variables-of-a-trainer": local_variables_of_a_trainer,
     "random-faults": random_faults,
     "too-many-skips": too_many_skips,
     "sync-batch-normalization": sync_batch_normalization,

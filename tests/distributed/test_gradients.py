@@ -110,12 +110,27 @@ def test_a_clip_before_the_sum_limits_each_replica_by_itself(outcome):
 
 
 @pytest.mark.three_ranks
-def test_local_variables_stay_with_their_replica(outcome, kind):
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_local_variables_stay_with_their_replica(outcome, kind, reduction):
     replicas = _replicas(kind)
-    for shared in outcome.every("local-variables", "shared"):
-        assert shared == -replicas * (replicas + 1) / 2
-    own = np.concatenate(outcome.every("local-variables", "own"))
-    np.testing.assert_array_equal(own, -np.arange(1.0, replicas + 1))
+    # Clipped to 0.5 before the mean, or not at all before the sum.
+    expected = -0.5 if reduction == "mean" else -replicas * (replicas + 1) / 2
+    for shared in outcome.every("local-variables", f"{reduction}_shared"):
+        assert shared == pytest.approx(expected)
+    processes = 1 if kind.startswith("mirrored") else replicas
+    start = 10 * np.arange(replicas) if processes > 1 else 0
+    own = np.concatenate(outcome.every("local-variables", f"{reduction}_own"))
+    np.testing.assert_array_equal(own, start - np.arange(1.0, replicas + 1))
+
+
+@pytest.mark.three_ranks
+def test_a_local_variable_is_trained_with_the_mean_of_its_replicas_examples(outcome, kind):
+    replicas = _replicas(kind)
+    for shared in outcome.every("local-variables-of-a-trainer", "shared"):
+        assert shared == pytest.approx(1.0)
+    own = np.concatenate(outcome.every("local-variables-of-a-trainer", "own"))
+    parts = {2: [[0], [1, 2]], 3: [[0], [1], [2]], 4: [[], [0], [1], [2]]}[replicas]
+    np.testing.assert_allclose(own, [np.mean(part) if part else 0.0 for part in parts])
 
 
 @pytest.mark.three_ranks
