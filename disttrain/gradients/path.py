@@ -104,6 +104,7 @@ class GradientPath:
         if self._reduction.kind != "mean":
             means = [sparse.scaled(gradients[i], share_to_mean) for i in shared]
             gradients = _replaced(gradients, shared, means)
+        gradients, divisor = self._divided(replication, gradients, shared, divisor)
         if len(shared) < len(variables):
             # A local variable gets the mean over this replica's examples. What follows divides.
             by = share_to_mean * divisor
@@ -130,15 +131,39 @@ class GradientPath:
         factor = tf.where(finite, factor, 1.0)
         return dataclasses.replace(reduced, clip_factor=factor, otherwise_clipped=clipped)
 
-    def reduce(self, replication, gradients, variables, extras=()):
+    def reduce(self, replication, gradients, variables, extras=(), divisor=1):
         """Reduces gradients without clip or scale; in replica context.
 
         Returns:
-            `(gradients, extras, finite)` over all replicas.
+            `(gradients, extras, finite)` over all replicas; of the gradients the direction counts.
         """
         gradients = self._reduction.prepare(gradients)
+        shared = self._shared(variables)
+        gradients, _ = self._divided(replication, gradients, shared, divisor)
         gradients, extras, _, finite = self._reduce(replication, gradients, variables, list(extras))
         return gradients, extras, finite
+
+    def _divided(self, replication, gradients, places, divisor):
+        """Divides before the sum where that is made in 16 bits, in which a sum may overflow.
+
+        Returns:
+            `(gradients, divisor)`: what the sum is still to be divided by.
+        """
+        kind = self._reduction.kind
+        shared = [gradients[i] for i in places]
+        if (
+            kind == "adasum"
+            or replication.replicas == 1
+            or not self._reduction.uses_16_bits(shared)
+        ):
+            return gradients, divisor
+        # What travels adds up to the mean: shares do already.
+        by = divisor if kind == "mean" else replication.replicas
+        if by == 1:
+            return gradients, divisor
+        return _replaced(
+            gradients, places, [sparse.scaled(g, 1 / by) for g in shared]
+        ), divisor / by
 
     def _clip_before(self, gradients, variables, to_mean):
         means = [sparse.scaled(g, to_mean) for g in gradients]

@@ -405,7 +405,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                 "function that returns the gradients at the weights of then, or use "
                 "disttrain.Trainer"
             )
-        first, extras, finite = self._path.reduce(self.replication, grads, variables, extras)
+        first, extras, finite = self._path.reduce(
+            self.replication, grads, variables, extras, settings["divisor"]
+        )
         saved = self.inner.perturb(first, variables, finite)
         second = recompute()
         self.inner.restore(variables, saved)

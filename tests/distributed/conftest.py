@@ -33,6 +33,7 @@ CHECKS_OF_FEWER = {
     "accumulate-by-hand",
     "clip-after-the-sum",
     "groups",
+    "large-compressed",
     "local-variables",
     "local-variables-of-a-trainer",
     "mean-of-gradients",

@@ -153,6 +153,16 @@ def compressed(kind, groups=1):
     return check
 
 
+def large_compressed(replication, folder):
+    """Gradients whose sum is more than float16 holds."""
+    gradients = [40000.0] * replication.replicas
+
+    def step(**options):
+        return checks.apply_once(replication, gradients, compression="fp16", **options)["value"]
+
+    return {"mean": step(), "sum": step(reduction="sum")}
+
+
 def embedding(sparse_as_dense, **options):
     """Repeated words, so that gradients hold rows several times, on one replica and across them."""
 
@@ -454,6 +464,7 @@ CHECKS = {
     "accumulate-by-hand": accumulate_by_hand,
     "compression-fp16": compressed("fp16"),
     "compression-bf16": compressed("bf16"),
+    "large-compressed": large_compressed,
     "groups": compressed(None, groups=3),
     "sparse": embedding(sparse_as_dense=False),
     "sparse-as-dense": embedding(sparse_as_dense=True),

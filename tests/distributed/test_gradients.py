@@ -110,6 +110,12 @@ def test_a_clip_before_the_sum_limits_each_replica_by_itself(outcome):
 
 
 @pytest.mark.three_ranks
+def test_a_sum_of_compressed_gradients_does_not_overflow(outcome, kind):
+    assert outcome("large-compressed", "mean") == pytest.approx(-40000, rel=1e-3)
+    assert outcome("large-compressed", "sum") == pytest.approx(-40000 * _replicas(kind), rel=1e-3)
+
+
+@pytest.mark.three_ranks
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_local_variables_stay_with_their_replica(outcome, kind, reduction):
     replicas = _replicas(kind)
