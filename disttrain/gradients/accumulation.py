@@ -5,6 +5,7 @@ The sums are local to each replica, so nothing is communicated until a step is c
 
 import tensorflow as tf
 
+from disttrain.gradients.overwriting import is_overwritten
 from disttrain.gradients.sparse import to_dense
 
 
@@ -57,12 +58,17 @@ class Accumulator:
         for gradient, variable in zip(gradients, variables, strict=True):
             total = self._sums[self._places[id(variable)]]
             gradient = to_dense(gradient)
+            if is_overwritten(variable):
+                total.value.assign(tf.maximum(total.value, tf.cast(gradient, total.dtype)))
+                continue
             total.value.assign_add(tf.cast(gradient * tf.cast(weight, gradient.dtype), total.dtype))
         self._weight.value.assign_add(weight)
         return self._count.value.assign_add(1)
 
     def take(self, variables):
         """Takes the weighted means, and begins anew; in replica context.
+
+        Of what is no gradient, see `overwriting`, it takes the largest.
 
         Args:
             variables: Variables whose gradients were added.
@@ -74,6 +80,9 @@ class Accumulator:
         gradients = []
         for variable in variables:
             total = self._sums[self._places[id(variable)]]
+            if is_overwritten(variable):
+                gradients.append(tf.identity(total.value))
+                continue
             mean = tf.math.divide_no_nan(total.value, tf.cast(weight, total.dtype))
             gradients.append(mean)
         with tf.control_dependencies([weight, *gradients]):

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from disttrain import replication as replication_module
+from disttrain.gradients import overwriting
 from disttrain.gradients.accumulation import Accumulator
 from disttrain.gradients.path import GradientPath
 from disttrain.gradients.reduction import Reduction
@@ -366,6 +367,8 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         self._build_if_needed(variables)
         recompute = self.missing.leave_out_of(recompute, variables)
         grads, variables = self.missing.leave_out(grads, variables)
+        recompute = overwriting.without(recompute, variables)
+        grads, variables, values, targets = overwriting.separate(grads, variables)
         scale = self.current_loss_scale()
         local = record = counts = None
         if observer is not None:
@@ -381,6 +384,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             reduced = self._second(grads, variables, extras, recompute, settings)
         else:
             reduced = self._path(self.replication, grads, variables, extras, **settings)
+        if targets:
+            values, finite = overwriting.largest(self.replication, values, targets, self.is_local)
+            reduced = dataclasses.replace(reduced, finite=reduced.finite & finite)
+            self._outcome.overwrite(targets, values, reduced.finite)
         if observer is None:
             self._outcome.decide(reduced, variables, alone)
         else:

@@ -163,6 +163,26 @@ def large_compressed(replication, folder):
     return {"mean": step(), "sum": step(reduction="sum")}
 
 
+def float8():
+    """A layer whose scales are made from the largest numbers of each batch."""
+    init = keras.initializers.GlorotUniform
+    return keras.Sequential(
+        [
+            keras.Input((checks.FEATURES,)),
+            keras.layers.Dense(
+                8, "relu", kernel_initializer=init(1), dtype="float8_from_float32", name="eight"
+            ),
+            keras.layers.Dense(checks.CLASSES, kernel_initializer=init(2)),
+        ]
+    )
+
+
+def float8_training(replication, folder):
+    options = {"loss_scale": 64.0, "clip": disttrain.ClipByGlobalNorm(0.5), "accumulate_steps": 2}
+    made, result = short(replication, "adam", 2, model=float8, steps_per_execution=2, **options)
+    return {**result, "scales": checks.flat(made.model.get_layer("eight").trainable_variables[:6])}
+
+
 def embedding(sparse_as_dense, **options):
     """Repeated words, so that gradients hold rows several times, on one replica and across them."""
 
@@ -465,6 +485,7 @@ CHECKS = {
     "compression-fp16": compressed("fp16"),
     "compression-bf16": compressed("bf16"),
     "large-compressed": large_compressed,
+    "float8": float8_training,
     "groups": compressed(None, groups=3),
     "sparse": embedding(sparse_as_dense=False),
     "sparse-as-dense": embedding(sparse_as_dense=True),

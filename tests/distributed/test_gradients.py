@@ -109,6 +109,13 @@ def test_a_clip_before_the_sum_limits_each_replica_by_itself(outcome):
         assert value == pytest.approx(0.0, abs=1e-6)
 
 
+def test_float8_scales_are_those_of_the_global_batch(outcome, alone):
+    assert outcome("float8", "scales").max() > 0.5
+    for key in ("scales", "weights"):
+        for found in outcome.every("float8", key):
+            np.testing.assert_allclose(found, alone("float8", key), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.three_ranks
 def test_a_sum_of_compressed_gradients_does_not_overflow(outcome, kind):
     assert outcome("large-compressed", "mean") == pytest.approx(-40000, rel=1e-3)
