@@ -10,11 +10,11 @@ import keras
 import tensorflow as tf
 
 from disttrain import replication as replication_module
-from disttrain.gradients import overwriting
+from disttrain.gradients import overwriting, sparse
 from disttrain.gradients.accumulation import Accumulator
 from disttrain.gradients.path import GradientPath
 from disttrain.gradients.reduction import Reduction
-from disttrain.optimizers import skips, taking_over
+from disttrain.optimizers import own_state, skips, taking_over
 from disttrain.optimizers.local_variables import LocalVariables
 from disttrain.optimizers.missing import MissingGradients, some
 from disttrain.optimizers.outcome import Outcome
@@ -284,7 +284,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         if self.accumulate_steps == 1:
             self._apply_means(gradients, variables, recompute)
             return
-        count = self.accumulate(gradients, variables)
+        # Keras ends an epoch of unknown length by a step without data. It must add nothing, not
+        # even gradients that do not depend on data.
+        after = [sparse.values_of(gradient) for gradient in gradients]
+        count = self.accumulate(gradients, variables, after=after)
         self.replication.cond(
             count >= self.accumulate_steps, lambda: self._apply_accumulated(variables), _nothing
         )
@@ -325,10 +328,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             recompute=recompute,
         )
 
-    def accumulate(self, gradients, variables, weight=1.0):
+    def accumulate(self, gradients, variables, weight=1.0, after=()):
         """Adds a micro-batch's gradients on this replica; see `Accumulator.add`."""
         self._build_if_needed(variables)
-        return self.accumulator.add(gradients, variables, weight)
+        return self.accumulator.add(gradients, variables, weight, after)
 
     def apply_shares(
         self,
@@ -372,7 +375,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         scale = self.current_loss_scale()
         local = record = counts = None
         if observer is not None:
-            record, counts = observer.begin()
+            # A step without data, see `apply`, is none.
+            with tf.control_dependencies([sparse.values_of(gradient) for gradient in grads]):
+                record, counts = observer.begin()
             to_mean = share_to_mean / scale
             local = observer.arrived(record, grads, variables, to_mean, own_loss, extras[1])
         settings = {
@@ -464,16 +469,13 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
 
     def save_own_variables(self, store):
         # Keras saves `inner` by itself, as it is an attribute.
-        for variable in self._state:
-            store[variable.name] = variable.numpy()
+        own_state.save(store, self._state, self.accumulator)
 
     def load_own_variables(self, store):
         if not self.built:
             self._loaded = taking_over.kept(store)
             return
-        taking_over.same_variables(self, self._state, store)
-        for variable in self._state:
-            variable.assign(store[variable.name])
+        own_state.load(self, self._state, store)
 
     def get_config(self):
         inner = taking_over.serialized(self.inner, self.ema_overwrite_frequency)

@@ -462,6 +462,32 @@ def model_fit(replication, folder):
     return {"weights": weights, "logdir": logdir, **history.history}
 
 
+def unknown_length(replication, folder):
+    """`Model.fit` on batches whose number shows at the end alone, three of which make two steps."""
+    rows = np.arange(24).reshape(-1, 8)
+    if getattr(replication, "strategy", None) is None:
+        rows = np.array_split(rows, replication.replicas, axis=1)[replication.topology.process]
+    x, y = checks.data(24)
+    examples = tf.data.Dataset.from_tensor_slices((x[rows.ravel()], y[rows.ravel()]))
+    examples = examples.filter(lambda x, y: True).batch(rows.shape[1])
+    with replication.scope():
+        model = checks.build()
+        inner = keras.optimizers.SGD(0.5)
+        optimizer = disttrain.DistributedOptimizer(inner, accumulate_steps=2)
+        model.compile(optimizer, checks.loss(), auto_scale_loss=False)
+    callbacks = [disttrain.callbacks.BroadcastVariables()]
+    try:
+        for _ in range(2):
+            # The second call goes on between two updates.
+            model.fit(examples, verbose=0, callbacks=callbacks)
+    except ValueError as error:
+        return {"error": str(error)}
+    return {
+        "iterations": optimizer.iterations.numpy(),
+        "weights": checks.flat(model.trainable_variables),
+    }
+
+
 def process_sets(replication, folder):
     """Ranks 0 and 1 train one model, the others each their own, at the same time."""
     if replication.name != "horovod":
@@ -500,5 +526,6 @@ CHECKS = {
     "too-many-skips": too_many_skips,
     "sync-batch-normalization": sync_batch_normalization,
     "model-fit": model_fit,
+    "unknown-length": unknown_length,
     "process-sets": process_sets,
 }

@@ -194,3 +194,12 @@ def _batches(rows, size):
     from tests.distributed import checks
 
     return tf.data.Dataset.from_tensor_slices(checks.data(rows)).batch(size)
+
+
+def test_fits_of_unknown_length_make_as_many_updates_as_there_are_batches(outcome, alone, kind):
+    if kind.startswith("multi_worker"):
+        assert "PerReplica" in str(outcome("unknown-length", "error"))  # as above
+        return
+    assert outcome("unknown-length", "iterations") == alone("unknown-length", "iterations") == 3
+    for weights in outcome.every("unknown-length", "weights"):
+        np.testing.assert_allclose(weights, alone("unknown-length", "weights"), atol=1e-5)
