@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from disttrain import kernels
 from disttrain import replication as replication_module
+from disttrain.optimizers.distributed import DistributedOptimizer
 from disttrain.telemetry.callback import TelemetryCallback
 
 #: These write files or speak to a server; on other processes than the chief they would do it again.
@@ -87,7 +88,7 @@ class BroadcastVariables(keras.callbacks.Callback):
             optimizer.build(self.model.trainable_variables)
         replication = replication_module.resolve(self._replication)
         kernels.agree(replication)
-        replication.start_equal([*self.model.variables, *optimizer.variables])
+        replication.start_equal(self._shared(replication))
         # Keras tells a callback nothing of the others; the list that calls knows.
         listed = getattr(sys._getframe(1).f_locals.get("self"), "callbacks", [])
         writers = [type(c).__name__ for c in listed if isinstance(c, _WRITERS)]
@@ -98,6 +99,20 @@ class BroadcastVariables(keras.callbacks.Callback):
                 "alone: callbacks + [...] if replication.is_chief else callbacks",
                 stacklevel=2,
             )
+
+    def _shared(self, replication):
+        """The variables that begin with the chief's values."""
+        model, optimizer = self.model, self.model.optimizer
+        variables = [*model.variables, *optimizer.variables]
+        if not isinstance(optimizer, DistributedOptimizer):
+            return variables
+        variables = optimizer.to_broadcast(variables)
+        accumulated = optimizer.accumulator.state
+        if accumulated and replication.agree(optimizer.accumulator.pending()):
+            # Each process goes on with what it has added up, and as many micro-batches later.
+            kept = {id(variable) for variable in accumulated}
+            variables = [variable for variable in variables if id(variable) not in kept]
+        return variables
 
 
 class MetricAverage(keras.callbacks.Callback):

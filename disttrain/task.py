@@ -137,13 +137,16 @@ class Task:
         self.replication.run(on_replica, parts)
 
     def state_to_average(self):
-        """Variables that replicas move apart: float state such as BatchNormalization's means."""
+        """Floating variables that a step may move apart on replicas, such as moving averages."""
+        # tf.distribute itself averages, on each assignment, what asks for it. Horovod does not.
+        apart = ("none",) if hasattr(self.replication, "strategy") else ("none", "mean")
         return [
             variable
             for variable in self.model.non_trainable_variables
             if tf.as_dtype(variable.dtype).is_floating
-            and variable.aggregation == "none"
+            and variable.aggregation in apart
             and not getattr(variable, "equal_on_replicas", False)
+            and not self.optimizer.is_local(variable)
         ]
 
 

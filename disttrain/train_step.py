@@ -4,9 +4,12 @@
 what it measured in variables that the loop reads when it wants to.
 """
 
+import numpy as np
 import tensorflow as tf
 
+from disttrain import state_averaging
 from disttrain.losses import Rows
+from disttrain.state_averaging import AssignedVariables
 from disttrain.tracing import traced
 
 
@@ -53,7 +56,9 @@ class TrainStep:
         self.batches_per_execution = steps_per_execution * self._accumulate_steps
         alone = self.batches_per_execution == 1
         self.execute = traced(self._execute_one if alone else self._execute_many)
-        self._average = traced(self._execute_average)
+        # Ids of what a forward pass assigns; None until one was traced.
+        self._assigned = None
+        self._average = self._averaged = None
 
     def updates(self, batches):
         """How many updates an execution of so many batches makes."""
@@ -111,7 +116,9 @@ class TrainStep:
         return tf.cond(optional.has_value(), run, lambda: tf.constant(0))
 
     def _on_replica(self, part, total, fingerprint):
-        again = SecondPass(self._task.model) if self._task.optimizer.two_gradients else None
+        again = None
+        if self._task.optimizer.two_gradients:
+            again = SecondPass(self._task.model, self._replication)
         gradients, extras, total = self._local_step(part, total, fingerprint)
         to_mean = total / tf.maximum(extras[1], 1.0)
         recompute = None
@@ -151,15 +158,16 @@ class TrainStep:
         if not self._shared:
             total = self._replication.reduce_sum([local], "rows")[0]
         rows = Rows(local, total)
-        state = self._task.state_to_average() if self._may_be_empty else []
-        before = [tf.identity(variable.value) for variable in state]
+        assigned = AssignedVariables(self._task.state_to_average(), self._replication)
 
         scale = self._task.optimizer.current_loss_scale()
         loss, shares, gradients, y_pred = self._gradients(batch, rows.local, rows.total, scale)
 
         present = rows.local > 0
-        for variable, value in zip(state, before, strict=True):
-            variable.assign(tf.where(present, variable.value, value))
+        self._note_assigned(assigned)
+        # A replica without examples has computed on a borrowed row.
+        for variable, before in assigned.find_dependent(batch) if self._may_be_empty else ():
+            variable.assign(tf.where(present, variable.value, before))
         self._update_metrics(batch, y_pred, present)
         terms = shares if self._task.losses.names else []
         return gradients, [loss, rows.local, fingerprint, *terms], total
@@ -218,21 +226,36 @@ class TrainStep:
         self._sums.assign_add(tf.cast(tf.stack([total, *weighted]), tf.float64))
         self._finite_losses.assign_add(tf.cast(tf.math.is_finite(losses[0]), tf.int64))
 
+    def _note_assigned(self, assigned):
+        found = {id(variable) for variable, _ in assigned.find()}
+        self._assigned = found | (self._assigned or set())
+
     def average_state(self):
-        """Brings variables together that replicas moved apart, BatchNormalization's above all."""
-        if self._replication.replicas > 1 and self._task.state_to_average():
+        """Brings variables together that replicas moved apart, BatchNormalization's above all.
+
+        Called by every process. Variables that no step has assigned are left alone.
+        """
+        candidates = self._task.state_to_average()
+        if self._replication.replicas == 1 or not candidates:
+            return
+        own = [self._assigned is None or id(variable) in self._assigned for variable in candidates]
+        # What a layer does may depend on the process, but all have to send the same.
+        everyone = self._replication.all_gather(np.asarray(own, np.int32)).any(axis=0).tolist()
+        if everyone != self._averaged:
+            state = [v for v, is_assigned in zip(candidates, everyone, strict=True) if is_assigned]
+            self._average = self._traced_average(state) if state else None
+            self._averaged = everyone
+        if self._average is not None:
             self._average()
 
-    def _execute_average(self):
-        state = self._task.state_to_average()
+    def _traced_average(self, state):
+        def average_state():
+            parts = [tf.constant(0)] * self._replication.topology.local_replicas
+            self._replication.run(
+                lambda part: state_averaging.average(self._replication, state), parts
+            )
 
-        def on_replica(part):
-            sums = self._replication.reduce_sum([v.value for v in state], "state")
-            for variable, value in zip(state, sums, strict=True):
-                variable.assign(value / self._replication.replicas)
-
-        parts = [tf.constant(0)] * self._replication.topology.local_replicas
-        self._replication.run(on_replica, parts)
+        return traced(average_state)
 
     @property
     def sums(self):
@@ -244,6 +267,8 @@ class TrainStep:
         self._sums.assign(other._sums)
         self._finite_losses.assign(other._finite_losses)
         self._disagreed.assign(other._disagreed)
+        if other._assigned is not None:
+            self._assigned = other._assigned | (self._assigned or set())
 
     def reset(self):
         """Begins a new epoch's sums."""
@@ -302,11 +327,11 @@ class SecondPass:
 
     Args:
         model: The model, before the first pass; in replica context.
+        replication: A `disttrain.replication.Replication`.
     """
 
-    def __init__(self, model):
-        self._state = model.non_trainable_variables
-        self._at_first = [tf.identity(variable.value) for variable in self._state]
+    def __init__(self, model, replication):
+        self._assigned = AssignedVariables(model.non_trainable_variables, replication)
 
     def begin(self, gradients):
         """Notes the state after the first pass.
@@ -317,14 +342,18 @@ class SecondPass:
         Returns:
             A function that does so, with the state of the first pass before and after.
         """
-        after = [tf.identity(variable.value) for variable in self._state]
+        at_first = self._assigned.find()
+        after = [(variable, tf.identity(variable.value)) for variable, _ in at_first]
 
         def again():
-            for variable, value in zip(self._state, self._at_first, strict=True):
-                variable.assign(value)
+            _assign(at_first)
             found = gradients()
-            for variable, value in zip(self._state, after, strict=True):
-                variable.assign(value)
+            _assign(after)
             return found
 
         return again
+
+
+def _assign(pairs):
+    for variable, value in pairs:
+        variable.assign(value)

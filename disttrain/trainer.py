@@ -457,7 +457,7 @@ class Trainer:
             self._ready = True
             kernels.agree(self.replication)
             agreement.check_variables(self.replication, self.model.variables, "the model")
-            self.replication.start_equal(self.model.variables)
+            self.replication.start_equal(self.optimizer.to_broadcast(self.model.variables))
             self._task.spread_seeds()
         if not training:
             return
@@ -469,7 +469,7 @@ class Trainer:
         ] == [id(v) for v in self.model.trainable_variables]
         if self._train_step is None or changed or not same_variables:
             agreement.check_variables(self.replication, self.optimizer.variables, "the optimizer")
-            self.replication.start_equal(self.optimizer.variables)
+            self.replication.start_equal(self.optimizer.to_broadcast(self.optimizer.variables))
             self._observer = self._log.observer(
                 self._telemetry,
                 self.optimizer,
@@ -501,7 +501,8 @@ class Trainer:
             return
         epoch = np.asarray(getattr(self.model, "_initial_epoch", None) or 0)
         self.model._initial_epoch = int(self.replication.all_gather(epoch)[0])
-        self.replication.broadcast([*self.model.variables, *self.optimizer.variables])
+        variables = [*self.model.variables, *self.optimizer.variables]
+        self.replication.broadcast(self.optimizer.to_broadcast(variables))
 
     def _evaluate(self, feed, callbacks=None):
         self._prepare(feed, training=False, targets=True)

@@ -264,7 +264,7 @@ class TestLoop:
         trainer = trainer_of(build, replication=replication)
         for _ in range(3):
             trainer.fit(X, LABELS, batch_size=4, epochs=2, verbose=0)
-        assert traced.count("state") == 2, "once for each replica"
+        assert traced.count("state.first") == 2, "once for each replica"
 
     def test_an_evaluation_before_the_first_fit_builds_the_model(self, one_or_two):
         trainer = trainer_of(replication=one_or_two, metrics=["accuracy"])

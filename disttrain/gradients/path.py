@@ -90,14 +90,27 @@ class GradientPath:
             A `Reduced`.
         """
         gradients = self._reduction.prepare(gradients)
-        before = self._clip is not None and self._clip.before_reduce
+        shared = self._shared(variables)
+        clip = self._clip if shared else None
+        before = clip is not None and clip.before_reduce
         extras = list(extras)
         if before:
             to_mean = share_to_mean if scale is None else share_to_mean / scale
-            gradients, factor = self._clip_before(gradients, variables, to_mean)
+            clipped, factor = self._clip_before(
+                [gradients[i] for i in shared], [variables[i] for i in shared], to_mean
+            )
+            gradients = _replaced(gradients, shared, clipped)
             extras.append(factor / replication.replicas)
         if self._reduction.kind != "mean":
-            gradients = [sparse.scaled(g, share_to_mean) for g in gradients]
+            means = [sparse.scaled(gradients[i], share_to_mean) for i in shared]
+            gradients = _replaced(gradients, shared, means)
+        gradients, divisor = self._divided(replication, gradients, shared, divisor)
+        if len(shared) < len(variables):
+            # A local variable gets the mean over this replica's examples. What follows divides.
+            by = share_to_mean * divisor
+            local = [i for i in range(len(variables)) if i not in set(shared)]
+            means = [sparse.scaled(gradients[i], by) for i in local]
+            gradients = _replaced(gradients, local, means)
 
         sums, extras, norms, finite = self._reduce(replication, gradients, variables, extras)
 
@@ -108,25 +121,49 @@ class GradientPath:
         factors, factor = None, tf.constant(1.0)
         if before:
             *extras, factor = extras
-        elif isinstance(self._clip, Scaling):
+        elif isinstance(clip, Scaling):
             factors, factor = self._factors(norms, variables)
         factor = tf.where(finite, factor, 1.0)
         reduced = Reduced(sums, unscale, factors, norms, finite, factor, extras)
-        if before or self._clip is None or factors is not None:
+        if before or clip is None or factors is not None:
             return reduced
         clipped, factor = self._clip_after(reduced.gradients, norms, variables)
         factor = tf.where(finite, factor, 1.0)
         return dataclasses.replace(reduced, clip_factor=factor, otherwise_clipped=clipped)
 
-    def reduce(self, replication, gradients, variables, extras=()):
+    def reduce(self, replication, gradients, variables, extras=(), divisor=1):
         """Reduces gradients without clip or scale; in replica context.
 
         Returns:
-            `(gradients, extras, finite)` over all replicas.
+            `(gradients, extras, finite)` over all replicas; of the gradients the direction counts.
         """
         gradients = self._reduction.prepare(gradients)
+        shared = self._shared(variables)
+        gradients, _ = self._divided(replication, gradients, shared, divisor)
         gradients, extras, _, finite = self._reduce(replication, gradients, variables, list(extras))
         return gradients, extras, finite
+
+    def _divided(self, replication, gradients, places, divisor):
+        """Divides before the sum where that is made in 16 bits, in which a sum may overflow.
+
+        Returns:
+            `(gradients, divisor)`: what the sum is still to be divided by.
+        """
+        kind = self._reduction.kind
+        shared = [gradients[i] for i in places]
+        if (
+            kind == "adasum"
+            or replication.replicas == 1
+            or not self._reduction.uses_16_bits(shared)
+        ):
+            return gradients, divisor
+        # What travels adds up to the mean: shares do already.
+        by = divisor if kind == "mean" else replication.replicas
+        if by == 1:
+            return gradients, divisor
+        return _replaced(
+            gradients, places, [sparse.scaled(g, 1 / by) for g in shared]
+        ), divisor / by
 
     def _clip_before(self, gradients, variables, to_mean):
         means = [sparse.scaled(g, to_mean) for g in gradients]
@@ -159,10 +196,7 @@ class GradientPath:
             tf.gather(norms, shared),
             [variables[i] for i in shared],
         )
-        result = list(gradients)
-        for i, gradient in zip(shared, clipped, strict=True):
-            result[i] = gradient
-        return result, factor
+        return _replaced(gradients, shared, clipped), factor
 
     def _reduce(self, replication, gradients, variables, extras):
         """Returns `(gradients, extras, norms, finite)` after the reduction."""
@@ -173,14 +207,20 @@ class GradientPath:
             local = [g for g, v in zip(gradients, variables, strict=True) if self._is_local(v)]
             extras = [*extras, 1.0 - tf.cast(norms_and_finite(local)[1], tf.float32)]
         reduced, sums = self._reduction(replication, [gradients[i] for i in shared], extras)
-        result = list(gradients)
-        for i, gradient in zip(shared, reduced, strict=True):
-            result[i] = gradient
+        result = _replaced(gradients, shared, reduced)
         norms, finite = norms_and_finite(result)
         if some_are_local:
             *sums, troubled = sums
             finite &= troubled == 0
         return result, sums, norms, finite
+
+
+def _replaced(gradients, places, others):
+    """The gradients with others in some places."""
+    result = list(gradients)
+    for place, other in zip(places, others, strict=True):
+        result[place] = other
+    return result
 
 
 def _choose(condition, one, other):

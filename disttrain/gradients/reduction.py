@@ -22,7 +22,7 @@ class Reduction:
     Args:
         kind: `"mean"`, `"sum"` or `"adasum"`.
         compression: `None`, `"fp16"` or `"bf16"`: the dtype in which float32 and float64 gradients
-            travel. They are summed in it, too.
+            travel. They are added in it, too; the caller divides what would overflow.
         groups: In how many groups the gradients travel. A group starts when its last gradient is
             there, so several overlap with the backward pass; each costs a start of its own. `None`
             takes up to four, of a mebibyte or more each.
@@ -112,6 +112,16 @@ class Reduction:
         if not dense:
             extras = replication.reduce_sum(extras, "extras")
         return results, extras
+
+    def uses_16_bits(self, gradients):
+        """Whether some gradients travel, and are added, as float16 or bfloat16.
+
+        Args:
+            gradients: As for `prepare`.
+        """
+        return self.compression is not None or any(
+            gradient.dtype in (tf.float16, tf.bfloat16) for gradient in gradients
+        )
 
     def _compressed(self, gradient):
         dtype = COMPRESSIONS[self.compression]

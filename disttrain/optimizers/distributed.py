@@ -5,16 +5,17 @@ speak to each other is the replication's; what the inner optimizer does with a g
 """
 
 import dataclasses
-import fnmatch
 
 import keras
 import tensorflow as tf
 
 from disttrain import replication as replication_module
+from disttrain.gradients import overwriting, sparse
 from disttrain.gradients.accumulation import Accumulator
 from disttrain.gradients.path import GradientPath
 from disttrain.gradients.reduction import Reduction
-from disttrain.optimizers import skips, taking_over
+from disttrain.optimizers import own_state, skips, taking_over
+from disttrain.optimizers.local_variables import LocalVariables
 from disttrain.optimizers.missing import MissingGradients, some
 from disttrain.optimizers.outcome import Outcome
 
@@ -48,8 +49,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         groups: In how many groups the gradients travel; more overlap with the backward pass.
             `None` takes up to four, of a mebibyte or more each.
         sparse_as_dense: Whether sparse gradients are made dense before they travel.
-        local_variables: Variables, or patterns of their paths such as `"*/adapter/*"`, that each
-            replica keeps for itself: their gradients are neither reduced nor clipped.
+        local_variables: Variables, layers, or patterns of variables' paths such as `"*/adapter/*"`,
+            that each replica keeps for itself: they are trained with the mean gradient of this
+            replica's examples, which is neither reduced nor clipped, and are not broadcast.
         max_skipped: After so many skipped steps in a row an error names the variables whose
             gradients were not finite; `None` never stops.
         replication: As for `disttrain.Trainer`. `"auto"` takes the strategy in whose scope it is
@@ -57,7 +59,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         name: Name of the optimizer.
 
     Raises:
-        TypeError: `inner` or `clip` is something else.
+        TypeError: `inner`, `clip` or an entry of `local_variables` is something else.
         ValueError: Both `inner` and the arguments clip, scale or accumulate, or an argument is
             unknown or does not go with another.
     """
@@ -93,7 +95,8 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         self.accumulator = Accumulator(accumulate_steps)
         self.accumulate_steps = self.accumulator.steps
         self.max_skipped = max_skipped
-        self.local_variables = tuple(local_variables)
+        self._local = LocalVariables(local_variables)
+        self.local_variables = self._local.entries
         if self.two_gradients and (self.accumulate_steps > 1 or self.local_variables):
             given = "local_variables" if self.local_variables else f"{accumulate_steps=}"
             raise ValueError(
@@ -183,9 +186,13 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
 
         Args:
             variables: The trainable variables, a list of `keras.Variable`.
+
+        Raises:
+            ValueError: An entry of `local_variables` means none of them.
         """
         if self.built:
             return
+        self._local.check(variables)
         if not self.inner.built:
             self.inner.build(variables)
             taking_over.load_what_came_before_build(self.inner)
@@ -277,7 +284,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         if self.accumulate_steps == 1:
             self._apply_means(gradients, variables, recompute)
             return
-        count = self.accumulate(gradients, variables)
+        # Keras ends an epoch of unknown length by a step without data. It must add nothing, not
+        # even gradients that do not depend on data.
+        after = [sparse.values_of(gradient) for gradient in gradients]
+        count = self.accumulate(gradients, variables, after=after)
         self.replication.cond(
             count >= self.accumulate_steps, lambda: self._apply_accumulated(variables), _nothing
         )
@@ -318,10 +328,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             recompute=recompute,
         )
 
-    def accumulate(self, gradients, variables, weight=1.0):
+    def accumulate(self, gradients, variables, weight=1.0, after=()):
         """Adds a micro-batch's gradients on this replica; see `Accumulator.add`."""
         self._build_if_needed(variables)
-        return self.accumulator.add(gradients, variables, weight)
+        return self.accumulator.add(gradients, variables, weight, after)
 
     def apply_shares(
         self,
@@ -360,10 +370,14 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         self._build_if_needed(variables)
         recompute = self.missing.leave_out_of(recompute, variables)
         grads, variables = self.missing.leave_out(grads, variables)
+        recompute = overwriting.without(recompute, variables)
+        grads, variables, values, targets = overwriting.separate(grads, variables)
         scale = self.current_loss_scale()
         local = record = counts = None
         if observer is not None:
-            record, counts = observer.begin()
+            # A step without data, see `apply`, is none.
+            with tf.control_dependencies([sparse.values_of(gradient) for gradient in grads]):
+                record, counts = observer.begin()
             to_mean = share_to_mean / scale
             local = observer.arrived(record, grads, variables, to_mean, own_loss, extras[1])
         settings = {
@@ -375,6 +389,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             reduced = self._second(grads, variables, extras, recompute, settings)
         else:
             reduced = self._path(self.replication, grads, variables, extras, **settings)
+        if targets:
+            values, finite = overwriting.largest(self.replication, values, targets, self.is_local)
+            reduced = dataclasses.replace(reduced, finite=reduced.finite & finite)
+            self._outcome.overwrite(targets, values, reduced.finite)
         if observer is None:
             self._outcome.decide(reduced, variables, alone)
         else:
@@ -399,7 +417,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                 "function that returns the gradients at the weights of then, or use "
                 "disttrain.Trainer"
             )
-        first, extras, finite = self._path.reduce(self.replication, grads, variables, extras)
+        first, extras, finite = self._path.reduce(
+            self.replication, grads, variables, extras, settings["divisor"]
+        )
         saved = self.inner.perturb(first, variables, finite)
         second = recompute()
         self.inner.restore(variables, saved)
@@ -408,11 +428,15 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
 
     def is_local(self, variable):
         """Whether each replica keeps this variable for itself."""
-        path = getattr(variable, "path", "")
-        return any(
-            fnmatch.fnmatch(path, entry) if isinstance(entry, str) else entry is variable
-            for entry in self.local_variables
-        )
+        return variable in self._local
+
+    def to_broadcast(self, variables):
+        """Those of `variables` that all replicas share.
+
+        Args:
+            variables: Variables of the model or of the optimizer, a list.
+        """
+        return self._local.without(variables, self.inner)
 
     def _variables_or_built(self, variables):
         if variables is not None:
@@ -445,16 +469,13 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
 
     def save_own_variables(self, store):
         # Keras saves `inner` by itself, as it is an attribute.
-        for variable in self._state:
-            store[variable.name] = variable.numpy()
+        own_state.save(store, self._state, self.accumulator)
 
     def load_own_variables(self, store):
         if not self.built:
             self._loaded = taking_over.kept(store)
             return
-        taking_over.same_variables(self, self._state, store)
-        for variable in self._state:
-            variable.assign(store[variable.name])
+        own_state.load(self, self._state, store)
 
     def get_config(self):
         inner = taking_over.serialized(self.inner, self.ema_overwrite_frequency)
@@ -471,7 +492,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             "compression": self.reduction.compression,
             "groups": self.reduction.groups,
             "sparse_as_dense": self.reduction.sparse_as_dense,
-            "local_variables": [getattr(v, "path", v) for v in self.local_variables],
+            "local_variables": self._local.get_config(),
             "max_skipped": self.max_skipped,
         }
 

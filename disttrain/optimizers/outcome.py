@@ -56,6 +56,18 @@ class Outcome:
             args=(_given(reduced, at_once), reduced.clip_factor, reduced.norms),
         )
 
+    def overwrite(self, targets, values, finite):
+        """Gives variables their next values, unless the step is skipped; in replica context.
+
+        Args:
+            targets: The variables, none of which has a gradient.
+            values: Their next values, equal on all replicas but for local variables.
+            finite: Whether the step is applied, a boolean scalar.
+        """
+        for target, value in zip(targets, values, strict=True):
+            own = self._own(target)
+            own.assign(tf.where(finite, tf.cast(value, own.dtype), own.read_value()))
+
     def decide_and_record(self, reduced, variables, observer, due, facts, alone=False):
         """The same, and lets an observer record the step.
 
@@ -168,7 +180,8 @@ class Outcome:
         def overwrite():
             averages = owner.inner._model_variables_moving_average
             for variable, average in zip(owner.built_with, averages, strict=True):
-                variable.assign(average.value)
+                if average is not None:
+                    variable.assign(average.value)
             return True
 
         due = owner.inner.iterations.value % owner.ema_overwrite_frequency == 0

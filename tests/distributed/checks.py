@@ -264,6 +264,51 @@ def batch_normalization(replication, folder):
     return {"state": flat(made.model.non_trainable_variables)}
 
 
+class Counts(keras.layers.Layer):
+    """State that each replica moves alike, whatever its part of the batch, and a mean of it."""
+
+    def build(self, shape):
+        def state(name, **options):
+            return self.add_weight(
+                name=name, shape=(), initializer="ones", trainable=False, **options
+            )
+
+        self.temperature, self.mean = state("temperature"), state("mean")
+        self.steps = state("steps", dtype="int32")
+        self.kept = state("kept")
+
+    def call(self, x, training=None):
+        if training:
+            self.temperature.assign(self.temperature * 0.9)
+            self.steps.assign(self.steps + 1)
+            self.mean.assign(keras.ops.mean(x))
+        return x * self.temperature * self.kept
+
+
+def counting(dtype="float32"):
+    """A frozen layer of some dtype, and one with state, beside one that is trained."""
+    init = keras.initializers.GlorotUniform(3)
+    inputs = keras.Input((FEATURES,))
+    frozen = keras.layers.Dense(CLASSES, kernel_initializer=init, dtype=dtype, name="frozen")
+    frozen.trainable = False
+    counted = keras.layers.Dense(CLASSES, dtype="float32")(Counts(name="counts")(inputs))
+    return keras.Model(inputs, counted + keras.ops.cast(frozen(inputs), "float32"))
+
+
+def state_of_replicas(replication, folder):
+    """The last batch of 41 has an example for the last replica alone."""
+    made = trainer(replication, lambda: counting("float16"))
+    before = flat(made.model.get_layer("frozen").weights)
+    made.fit(dataset(41), epochs=1, verbose=0)
+    layer = made.model.get_layer("counts")
+    return {
+        "moved": np.sum(flat(made.model.get_layer("frozen").weights) != before),
+        "temperature": layer.temperature.numpy(),
+        "mean": layer.mean.numpy(),
+        "steps": layer.steps.numpy(),
+    }
+
+
 def dropout_seeds(replication, folder):
     def model():
         return keras.Sequential(
@@ -454,6 +499,7 @@ CHECKS = {
     "evaluate-and-predict": evaluate_and_predict,
     "batch-normalization": batch_normalization,
     "dropout-seeds": dropout_seeds,
+    "state-of-replicas": state_of_replicas,
     "own-parts": own_parts,
     "different-orders": different_orders,
     "unwritable-logdir": unwritable_logdir,

@@ -153,6 +153,36 @@ def compressed(kind, groups=1):
     return check
 
 
+def large_compressed(replication, folder):
+    """Gradients whose sum is more than float16 holds."""
+    gradients = [40000.0] * replication.replicas
+
+    def step(**options):
+        return checks.apply_once(replication, gradients, compression="fp16", **options)["value"]
+
+    return {"mean": step(), "sum": step(reduction="sum")}
+
+
+def float8():
+    """A layer whose scales are made from the largest numbers of each batch."""
+    init = keras.initializers.GlorotUniform
+    return keras.Sequential(
+        [
+            keras.Input((checks.FEATURES,)),
+            keras.layers.Dense(
+                8, "relu", kernel_initializer=init(1), dtype="float8_from_float32", name="eight"
+            ),
+            keras.layers.Dense(checks.CLASSES, kernel_initializer=init(2)),
+        ]
+    )
+
+
+def float8_training(replication, folder):
+    options = {"loss_scale": 64.0, "clip": disttrain.ClipByGlobalNorm(0.5), "accumulate_steps": 2}
+    made, result = short(replication, "adam", 2, model=float8, steps_per_execution=2, **options)
+    return {**result, "scales": checks.flat(made.model.get_layer("eight").trainable_variables[:6])}
+
+
 def embedding(sparse_as_dense, **options):
     """Repeated words, so that gradients hold rows several times, on one replica and across them."""
 
@@ -256,25 +286,66 @@ def clip_before_the_sum(replication, folder):
 
 def local_variables(replication, folder):
     """One variable is reduced, the other each replica keeps for itself."""
-    with replication.scope():
-        shared, own = (keras.Variable(np.zeros(1, np.float32), name=n) for n in ("shared", "own"))
-        optimizer = disttrain.DistributedOptimizer(
-            keras.optimizers.SGD(1.0),
-            local_variables=["*own*"],
-            reduction="sum",
-            clip=disttrain.ClipByGlobalNorm(100.0),
-            replication=replication,
-        )
-        optimizer.build([shared, own])
-    first = replication.topology.first_replica
-    parts = [tf.constant([float(first + i + 1)]) for i in range(len(local_parts(replication)))]
+    result = {}
+    for name, clip, options in (
+        ("sum", disttrain.ClipByGlobalNorm(100.0), {"reduction": "sum"}),
+        ("mean", disttrain.ClipByGlobalNorm(0.5, before_reduce=True), {"loss_scale": 4.0}),
+    ):
+        with replication.scope():
+            shared, own = (keras.Variable(np.zeros(1, np.float32), name=n) for n in ("it", "own"))
+            optimizer = disttrain.DistributedOptimizer(
+                keras.optimizers.SGD(1.0),
+                local_variables=["*own*"],
+                clip=clip,
+                replication=replication,
+                **options,
+            )
+            optimizer.build([shared, own])
+        own.assign(own + replication.topology.process * 10)
+        replication.start_equal(optimizer.to_broadcast([shared, own, *optimizer.variables]))
+        first, scale = replication.topology.first_replica, options.get("loss_scale", 1.0)
+        parts = [
+            tf.constant([scale * (first + i + 1)]) for i in range(len(local_parts(replication)))
+        ]
+        _apply_to_both(replication, optimizer, [shared, own], parts)
+        strategy = getattr(replication, "strategy", None)
+        values = strategy.experimental_local_results(own.value) if strategy else [own.value]
+        result[f"{name}_shared"] = shared.numpy()[0]
+        result[f"{name}_own"] = np.asarray([value.numpy()[0] for value in values])
+    return result
+
+
+def _apply_to_both(replication, optimizer, variables, parts):
     tf.function(
-        lambda: replication.run(lambda g: optimizer.apply([g, g], [shared, own]), parts),
+        lambda: replication.run(lambda g: optimizer.apply([g, g], variables), parts),
         autograph=False,
     )()
+
+
+def local_variables_of_a_trainer(replication, folder):
+    """Each replica trains its head on its own examples; the last batch is uneven."""
+
+    def model():
+        zeros = keras.initializers.Zeros()
+        inputs = keras.Input((1,))
+        own = keras.layers.Dense(1, use_bias=False, kernel_initializer=zeros, name="own")
+        shared = keras.layers.Dense(1, use_bias=False, kernel_initializer=zeros, name="shared")
+        return keras.Model(inputs, [shared(inputs), own(inputs)])
+
+    y = np.arange(3.0, dtype=np.float32)[:, None]
+    examples = tf.data.Dataset.from_tensor_slices((np.ones_like(y), (y, y))).batch(3)
+    inner = keras.optimizers.SGD(0.5)
+    made = checks.trainer(
+        replication,
+        model,
+        disttrain.DistributedOptimizer(inner, local_variables=["own/*"]),
+        loss=[keras.losses.MeanSquaredError(), keras.losses.MeanSquaredError()],
+    )
+    made.fit(examples, verbose=0)
+    shared, own = (made.model.get_layer(name).kernel for name in ("shared", "own"))
     strategy = getattr(replication, "strategy", None)
     values = strategy.experimental_local_results(own.value) if strategy else [own.value]
-    return {"shared": shared.numpy()[0], "own": np.asarray([value.numpy()[0] for value in values])}
+    return {"shared": shared.numpy()[0, 0], "own": [value.numpy()[0, 0] for value in values]}
 
 
 def local_parts(replication):
@@ -391,6 +462,32 @@ def model_fit(replication, folder):
     return {"weights": weights, "logdir": logdir, **history.history}
 
 
+def unknown_length(replication, folder):
+    """`Model.fit` on batches whose number shows at the end alone, three of which make two steps."""
+    rows = np.arange(24).reshape(-1, 8)
+    if getattr(replication, "strategy", None) is None:
+        rows = np.array_split(rows, replication.replicas, axis=1)[replication.topology.process]
+    x, y = checks.data(24)
+    examples = tf.data.Dataset.from_tensor_slices((x[rows.ravel()], y[rows.ravel()]))
+    examples = examples.filter(lambda x, y: True).batch(rows.shape[1])
+    with replication.scope():
+        model = checks.build()
+        inner = keras.optimizers.SGD(0.5)
+        optimizer = disttrain.DistributedOptimizer(inner, accumulate_steps=2)
+        model.compile(optimizer, checks.loss(), auto_scale_loss=False)
+    callbacks = [disttrain.callbacks.BroadcastVariables()]
+    try:
+        for _ in range(2):
+            # The second call goes on between two updates.
+            model.fit(examples, verbose=0, callbacks=callbacks)
+    except ValueError as error:
+        return {"error": str(error)}
+    return {
+        "iterations": optimizer.iterations.numpy(),
+        "weights": checks.flat(model.trainable_variables),
+    }
+
+
 def process_sets(replication, folder):
     """Ranks 0 and 1 train one model, the others each their own, at the same time."""
     if replication.name != "horovod":
@@ -413,6 +510,8 @@ CHECKS = {
     "accumulate-by-hand": accumulate_by_hand,
     "compression-fp16": compressed("fp16"),
     "compression-bf16": compressed("bf16"),
+    "large-compressed": large_compressed,
+    "float8": float8_training,
     "groups": compressed(None, groups=3),
     "sparse": embedding(sparse_as_dense=False),
     "sparse-as-dense": embedding(sparse_as_dense=True),
@@ -422,9 +521,11 @@ CHECKS = {
     **{f"clip-{name}": clipped(name) for name in ("by-value", "by-norm", "adaptive", "auto")},
     "clip-before-the-sum": clip_before_the_sum,
     "local-variables": local_variables,
+    "local-variables-of-a-trainer": local_variables_of_a_trainer,
     "random-faults": random_faults,
     "too-many-skips": too_many_skips,
     "sync-batch-normalization": sync_batch_normalization,
     "model-fit": model_fit,
+    "unknown-length": unknown_length,
     "process-sets": process_sets,
 }

@@ -109,13 +109,41 @@ def test_a_clip_before_the_sum_limits_each_replica_by_itself(outcome):
         assert value == pytest.approx(0.0, abs=1e-6)
 
 
+def test_float8_scales_are_those_of_the_global_batch(outcome, alone):
+    assert outcome("float8", "scales").max() > 0.5
+    for key in ("scales", "weights"):
+        for found in outcome.every("float8", key):
+            np.testing.assert_allclose(found, alone("float8", key), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.three_ranks
-def test_local_variables_stay_with_their_replica(outcome, kind):
+def test_a_sum_of_compressed_gradients_does_not_overflow(outcome, kind):
+    assert outcome("large-compressed", "mean") == pytest.approx(-40000, rel=1e-3)
+    assert outcome("large-compressed", "sum") == pytest.approx(-40000 * _replicas(kind), rel=1e-3)
+
+
+@pytest.mark.three_ranks
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_local_variables_stay_with_their_replica(outcome, kind, reduction):
     replicas = _replicas(kind)
-    for shared in outcome.every("local-variables", "shared"):
-        assert shared == -replicas * (replicas + 1) / 2
-    own = np.concatenate(outcome.every("local-variables", "own"))
-    np.testing.assert_array_equal(own, -np.arange(1.0, replicas + 1))
+    # Clipped to 0.5 before the mean, or not at all before the sum.
+    expected = -0.5 if reduction == "mean" else -replicas * (replicas + 1) / 2
+    for shared in outcome.every("local-variables", f"{reduction}_shared"):
+        assert shared == pytest.approx(expected)
+    processes = 1 if kind.startswith("mirrored") else replicas
+    start = 10 * np.arange(replicas) if processes > 1 else 0
+    own = np.concatenate(outcome.every("local-variables", f"{reduction}_own"))
+    np.testing.assert_array_equal(own, start - np.arange(1.0, replicas + 1))
+
+
+@pytest.mark.three_ranks
+def test_a_local_variable_is_trained_with_the_mean_of_its_replicas_examples(outcome, kind):
+    replicas = _replicas(kind)
+    for shared in outcome.every("local-variables-of-a-trainer", "shared"):
+        assert shared == pytest.approx(1.0)
+    own = np.concatenate(outcome.every("local-variables-of-a-trainer", "own"))
+    parts = {2: [[0], [1, 2]], 3: [[0], [1], [2]], 4: [[], [0], [1], [2]]}[replicas]
+    np.testing.assert_allclose(own, [np.mean(part) if part else 0.0 for part in parts])
 
 
 @pytest.mark.three_ranks
@@ -166,3 +194,12 @@ def _batches(rows, size):
     from tests.distributed import checks
 
     return tf.data.Dataset.from_tensor_slices(checks.data(rows)).batch(size)
+
+
+def test_fits_of_unknown_length_make_as_many_updates_as_there_are_batches(outcome, alone, kind):
+    if kind.startswith("multi_worker"):
+        assert "PerReplica" in str(outcome("unknown-length", "error"))  # as above
+        return
+    assert outcome("unknown-length", "iterations") == alone("unknown-length", "iterations") == 3
+    for weights in outcome.every("unknown-length", "weights"):
+        np.testing.assert_allclose(weights, alone("unknown-length", "weights"), atol=1e-5)

@@ -79,6 +79,18 @@ def test_an_empty_replica_leaves_batch_normalization_finite_and_all_processes_eq
         np.testing.assert_array_equal(other, chief)
 
 
+@pytest.mark.three_ranks
+def test_frozen_weights_keep_their_bits_and_state_without_data_counts_every_step(outcome, kind):
+    x, _ = checks.data(41)
+    count = int(kind.rpartition("-")[2])
+    # All but the last replica, who has the last example, keep what the batch before gave.
+    places = [8 * i // count for i in range(count + 1)]
+    parts = [x[32 + places[i] : 32 + places[i + 1]] for i in range(count - 1)]
+    mean = np.mean([*(part.mean() for part in parts), x[40].mean()])
+    for key, expected in (("moved", 0), ("steps", 7), ("temperature", 0.9**6), ("mean", mean)):
+        np.testing.assert_allclose(outcome.every("state-of-replicas", key), expected, rtol=1e-5)
+
+
 def test_replicas_draw_different_random_numbers(outcome, kind):
     seeds = np.concatenate(outcome.every("dropout-seeds", "seeds"))
     assert len(set(seeds)) == len(seeds) == int(kind.rpartition("-")[2])

@@ -136,3 +136,51 @@ def test_what_is_not_finite_counts_as_not_clipped(clip):
     found = path(resolve("single"), gradients, variables, [], None, 1, 1.0)
     assert not bool(found.finite)
     assert float(found.clip_factor) == 1.0
+
+
+class Doubling:
+    """Two replicas with equal gradients, whose sums are made in the dtype that travels."""
+
+    replicas = 2
+
+    def reduce_sum(self, tensors, name):
+        return [tensor + tensor for tensor in tensors]
+
+    def gather(self, tensor, name):
+        return tf.concat([tensor, tensor], 0)
+
+
+def sparse_rows(values, dtype):
+    rows = tf.constant(values, dtype)[:, None]
+    return tf.IndexedSlices(rows, tf.range(len(values)), tf.constant([len(values), 1]))
+
+
+@pytest.mark.parametrize("make", [tf.constant, sparse_rows], ids=["dense", "sparse"])
+@pytest.mark.parametrize(
+    ("kind", "compression", "dtype", "large"),
+    [
+        ("mean", "fp16", "float32", 40000.0),
+        ("mean", "bf16", "float32", 3e38),
+        ("mean", None, "float16", 40000.0),
+        ("mean", None, "bfloat16", 3e38),
+        ("sum", "fp16", "float32", 40000.0),
+    ],
+)
+def test_a_sum_in_16_bits_does_not_overflow(kind, compression, dtype, large, make):
+    path = GradientPath(Reduction(kind, compression), None, lambda variable: False)
+    variables, gradients = [keras.Variable(np.ones(2))], [make([large, 1.0], dtype)]
+    divisor = 2 if kind == "mean" else 1
+    found = path(Doubling(), gradients, variables, [], None, divisor, 1.0)
+    expected = np.array([large, 1.0]) * (1 if kind == "mean" else 2)
+    assert bool(found.finite)
+    values = getattr(found.clipped[0], "values", found.clipped[0])
+    np.testing.assert_allclose(np.ravel(values).astype(np.float64), expected, rtol=0.02)
+    np.testing.assert_allclose(found.norms, np.linalg.norm(expected), rtol=0.02)
+
+
+def test_a_sum_of_shares_in_16_bits_is_not_made_smaller():
+    """It is the mean already, and what is small would be lost."""
+    path = GradientPath(Reduction("mean", "fp16"), None, lambda variable: False)
+    variables, gradients = [keras.Variable(np.ones(1))], [tf.constant([2.0**-24])]
+    found = path(Doubling(), gradients, variables, [], None, 1, 2.0)
+    np.testing.assert_array_equal(found.clipped[0], [2.0**-23])

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import disttrain
-from disttrain.replication.tf_distribute import TfDistribute
+from disttrain.replication.tf_distribute import TfDistribute, single
 from tests.distributed import checks
 
 OPTIMIZERS = {
@@ -60,6 +60,57 @@ def test_model_fit_on_mirrored_replicas_gives_what_one_device_gives(mirrored, na
     )
     np.testing.assert_allclose(weights, expected, atol=1e-5)
     np.testing.assert_allclose(history, losses, rtol=1e-5)
+
+
+class Penalized(keras.layers.Layer):
+    """A weight whose gradient does not depend on data."""
+
+    def build(self, shape):
+        self.unused = self.add_weight(
+            name="unused", shape=(2,), initializer="ones", regularizer=keras.regularizers.L2(0.1)
+        )
+
+    def call(self, x):
+        return x
+
+
+def of_length(known, replication, logdir, **options):
+    """A model trained on four batches whose number Keras knows or not, and the recorded steps."""
+    with replication.scope():
+        inputs = keras.Input((checks.FEATURES,))
+        model = keras.Sequential([inputs, *checks.build().layers, Penalized()])
+        optimizer = disttrain.DistributedOptimizer(keras.optimizers.Adam(0.05), **options)
+        model.compile(optimizer, checks.loss(), auto_scale_loss=False)
+    examples = tf.data.Dataset.from_tensor_slices(checks.data(32)).batch(8)
+    if not known:
+        examples = examples.filter(lambda x, y: True)
+    options = disttrain.Telemetry(every=1)
+    callback = disttrain.callbacks.TelemetryCallback(logdir / str(known), options)
+    steps = []
+    noting = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: steps.append(optimizer.observer.steps())
+    )
+    model.fit(examples, epochs=3, verbose=0, callbacks=[callback, noting])
+    return model, steps
+
+
+@pytest.mark.graph
+@pytest.mark.parametrize(("replicas", "micro_batches"), [(1, 1), (1, 2), (2, 3)])
+def test_an_epoch_of_unknown_length_makes_no_update_from_its_empty_step(
+    mirrored, replicas, micro_batches, tmp_path
+):
+    replication = mirrored(2) if replicas == 2 else single()
+    options = {"accumulate_steps": micro_batches}
+    known, steps = of_length(True, replication, tmp_path, **options)
+    unknown, found = of_length(False, replication, tmp_path, **options)
+    assert int(unknown.optimizer.iterations.numpy()) == int(known.optimizer.iterations.numpy())
+    assert found == steps
+    np.testing.assert_array_equal(
+        checks.flat(unknown.trainable_variables), checks.flat(known.trainable_variables)
+    )
+    np.testing.assert_array_equal(
+        checks.flat(unknown.optimizer.variables), checks.flat(known.optimizer.variables)
+    )
 
 
 @pytest.mark.graph
@@ -148,6 +199,49 @@ def test_a_saved_model_comes_back_with_all_optimizer_state(tmp_path):
         checks.flat(loaded.optimizer.variables), checks.flat(model.optimizer.variables)
     )
     assert float(loaded.optimizer.current_loss_scale()) == 16.0 * 2**2
+
+
+def accumulating(scope, name="dense"):
+    x, y = checks.data(24)
+    with scope:
+        init = keras.initializers.GlorotUniform(1)
+        layer = keras.layers.Dense(3, kernel_initializer=init, name=name)
+        model = keras.Sequential([keras.Input((checks.FEATURES,)), layer])
+        optimizer = disttrain.DistributedOptimizer(keras.optimizers.Adam(0.05), accumulate_steps=2)
+        model.compile(optimizer, checks.loss(), auto_scale_loss=False)
+    return model, tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+
+
+@pytest.mark.graph
+def test_a_model_that_is_saved_between_two_updates_goes_on_there(tmp_path, mirrored):
+    """Three batches in twos, on two replicas that have each added up something else."""
+    straight, examples = accumulating(mirrored(2).scope())
+    straight.fit(examples, epochs=2, verbose=0)
+    saved, _ = accumulating(mirrored(2).scope())
+    saved.fit(examples, epochs=1, verbose=0)
+    saved.save(tmp_path / "model.keras")
+    with mirrored(2).scope():
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.fit(examples, epochs=1, verbose=0)
+    assert int(loaded.optimizer.iterations.numpy()) == 3
+    np.testing.assert_allclose(
+        checks.flat(loaded.trainable_variables),
+        checks.flat(straight.trainable_variables),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.graph
+def test_state_goes_by_position_not_by_the_names_that_keras_counts(tmp_path):
+    saved, examples = accumulating(plain(), "dense_7")
+    saved.fit(examples, verbose=0)
+    saved.save_weights(tmp_path / "state.weights.h5")
+    other, _ = accumulating(plain(), "dense_8")
+    other.optimizer.build(other.trainable_variables)
+    other.load_weights(tmp_path / "state.weights.h5")
+    np.testing.assert_array_equal(
+        checks.flat(other.optimizer.variables), checks.flat(saved.optimizer.variables)
+    )
 
 
 @pytest.mark.graph
