@@ -1,6 +1,7 @@
 """What is trained: a model with its losses, metrics and optimizer, built in the replicas' scope."""
 
 import contextlib
+import numbers
 
 import keras
 import numpy as np
@@ -22,13 +23,26 @@ class Task:
         metrics: Metrics, their names, or a function that returns them.
         replication: A `Replication`.
         precision: Name of the dtype policy under which the model is built, or `None`.
+        loss_weights: As `disttrain.losses.Losses` takes it.
+        weighted_metrics: As `metrics`, for metrics that count the sample weights.
 
     Raises:
         TypeError: `build_model` is no function, or returns no model.
         ValueError: The model overrides a step that disttrain replaces.
     """
 
-    def __init__(self, build_model, optimizer, loss, metrics, replication, precision=None):
+    def __init__(
+        self,
+        build_model,
+        optimizer,
+        loss,
+        metrics,
+        replication,
+        precision=None,
+        *,
+        loss_weights=None,
+        weighted_metrics=None,
+    ):
         if isinstance(build_model, keras.Model) or not callable(build_model):
             raise TypeError(
                 "build_model must be a function that returns a keras.Model, for the model is built "
@@ -36,7 +50,7 @@ class Task:
             )
         self.replication = replication
         self.optimizer = optimizer
-        self._loss = loss
+        self._loss, self._loss_weights = loss, loss_weights
         self.losses = None
         with replication.scope(), _dtype_policy(precision):
             self.model = build_model()
@@ -44,7 +58,9 @@ class Task:
             self.model.compile(
                 optimizer=optimizer,
                 loss=loss,
+                loss_weights=float(loss_weights) if _is_number(loss_weights) else loss_weights,
                 metrics=_fresh_metrics(metrics, replication),
+                weighted_metrics=_fresh_metrics(weighted_metrics, replication),
                 jit_compile=False,
                 auto_scale_loss=False,
             )
@@ -81,9 +97,10 @@ class Task:
                     names = names or [
                         f"output_{i}" for i in range(len(keras.tree.flatten(outputs)))
                     ]
-                    losses = Losses(self._loss, outputs, names)
+                    losses = Losses(self._loss, outputs, names, self._loss_weights)
+                    targets = losses.targets(_symbolic(spec[1]))
                     if self.metrics is not None and not self.metrics.built:
-                        self.metrics.build(_symbolic(spec[1]), outputs)
+                        self.metrics.build(targets, outputs)
                     self.losses = losses
             if training and not self.optimizer.built:
                 if not self.model.trainable_variables:
@@ -100,7 +117,11 @@ class Task:
     def update_metrics(self, x, y, y_pred, sample_weight):
         """Adds a part of a batch to the metrics' sums."""
         if self.metrics is not None:
-            self.metrics.update_state(y, y_pred, sample_weight=sample_weight)
+            self.metrics.update_state(
+                self.losses.targets(y),
+                y_pred,
+                sample_weight=self.losses.sample_weights(sample_weight),
+            )
 
     def reset_metrics(self):
         """Sets the metrics' sums back to zero."""
@@ -145,6 +166,10 @@ class Task:
             and variable.aggregation == "none"
             and not getattr(variable, "equal_on_replicas", False)
         ]
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _plain(value):

@@ -30,9 +30,7 @@ class TrainStep:
         self._replication = task.replication
         self._shared = feed.shared
         self._divide = feed.divide
-        self._may_be_empty = any(
-            leaf.shape.rank and leaf.shape[0] is None for leaf in tf.nest.flatten(feed.spec)
-        )
+        self._may_be_empty = may_be_empty(feed)
         self._observer = observer
         self._wishes = wishes
         self.variables = task.model.trainable_variables
@@ -150,7 +148,7 @@ class TrainStep:
         batch, local = part
         if not self._shared:
             total = self._replication.reduce_sum([local], "rows")[0]
-        rows = Rows(local, total)
+        rows = Rows(local, total, self._may_be_empty)
         state = self._task.state_to_average() if self._may_be_empty else []
         before = [tf.identity(variable.value) for variable in state]
 
@@ -191,12 +189,12 @@ class TrainStep:
     def _forward_backward(self, batch, local, total, scale):
         """Returns `(loss share, shares of the terms, gradients, outputs)` of this replica."""
         task = self._task
-        rows = Rows(local, total)
+        rows = Rows(local, total, self._may_be_empty)
         x, y, sample_weight = unpack(batch)
         with tf.GradientTape() as tape:
             present = tf.cast(local > 0, tf.float32) if self._may_be_empty else None
             y_pred = task.call(x, training=True, present=present)
-            loss, shares = global_loss(task, y, y_pred, sample_weight, rows, self._shared)
+            loss, shares = global_loss(task, y, y_pred, sample_weight, rows)
             scaled = loss * scale
         gradients = tape.gradient(scaled, self.variables)
         return loss, shares, gradients, y_pred
@@ -271,12 +269,17 @@ class TrainStep:
         return bool(self._disagreed.numpy())
 
 
+def may_be_empty(feed):
+    """Whether a replica may have no examples of its own in a batch of a feed."""
+    return any(leaf.shape.rank and leaf.shape[0] is None for leaf in tf.nest.flatten(feed.spec))
+
+
 def unpack(batch):
     """A part as `(x, y, sample_weight)`, with `None` for what it lacks."""
     return (*batch, None, None)[:3]
 
 
-def global_loss(task, y, y_pred, sample_weight, rows, shared):
+def global_loss(task, y, y_pred, sample_weight, rows):
     """This replica's share of the loss of the global batch, regularisation included.
 
     Losses that layers add are taken as means over the examples of a batch, so each replica counts
@@ -285,12 +288,7 @@ def global_loss(task, y, y_pred, sample_weight, rows, shared):
     Returns:
         `(share, shares of the terms)`, float32 scalars.
     """
-    # Under a function of an InputContext, even the elements of an example may differ.
-    communicate = not shared or task.losses.needs_communication(y_pred)
-    reduce_sum = None
-    if communicate:
-        reduce_sum = lambda tensors: task.replication.reduce_sum(tensors, "divisors")  # noqa: E731
-    total, shares = task.losses(y, y_pred, sample_weight, rows, reduce_sum)
+    total, shares = task.losses(y, y_pred, sample_weight, rows, task.replication)
     added = [tf.cast(loss, tf.float32) for loss in task.model.losses]
     if added:
         total += tf.add_n(added) * (rows.local / rows.total)
