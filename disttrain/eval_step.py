@@ -37,18 +37,13 @@ class EvaluateStep:
         if not self._shared:
             total = self._task.replication.reduce_sum([local], "rows")[0]
         x, y, sample_weight = unpack(batch)
-        y_pred = self._task.call(x, training=False)
         rows = Rows(local, total, self._may_be_empty)
+        y_pred = self._task.call(x, training=False, rows=rows)
         loss, shares = global_loss(self._task, y, y_pred, sample_weight, rows)
         terms = shares if self._task.losses.names else []
         weighted = [value * total for value in (loss, *terms)]
         self._sums.assign_add(tf.cast(tf.stack([local, *weighted]), tf.float64))
-
-        def update():
-            self._task.update_metrics(x, y, y_pred, sample_weight)
-            return True
-
-        tf.cond(local > 0, update, lambda: False)
+        self._task.update_metrics(y, y_pred, sample_weight, rows)
 
     def reset(self):
         """Begins new sums."""

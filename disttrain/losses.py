@@ -23,6 +23,7 @@ from disttrain.loss_reduction import (
     weigh,
 )
 from disttrain.output_structure import OutputStructure
+from disttrain.shape_probe import returned_shape
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum")
 
@@ -227,22 +228,9 @@ def _cast(loss, data):
 
 
 def _returns_a_value_for_each_example(loss, data):
-    """Whether the first axis of what a loss returns is that of the examples.
-
-    A trace with a number of examples that no other axis has shows it.
-    """
-    shapes = [data.y_true.shape, data.y_pred.shape]
-    if any(not shape.rank for shape in shapes):
-        return False
-    taken = {size for shape in shapes for size in shape}
-    examples = next(size for size in (97, 89, 83, 79, 73) if size not in taken)
-    specs = [tf.TensorSpec([examples, *shape[1:]], loss.dtype) for shape in shapes]
-    call = tf.function(loss.call, autograph=False)
-    try:
-        returned = call.get_concrete_function(*specs).outputs
-    except Exception:  # What a user's loss cannot trace is computed from the whole batch.
-        return False
-    return len(returned) == 1 and bool(returned[0].shape.rank) and returned[0].shape[0] == examples
+    """Whether the first axis of what a loss returns is that of the examples."""
+    shape, examples = returned_shape(loss.call, data.y_true, data.y_pred, loss.dtype)
+    return shape is not None and bool(shape.rank) and shape[0] == examples
 
 
 def _others(replication):

@@ -109,7 +109,7 @@ class TrainStep:
         return tf.cond(optional.has_value(), run, lambda: tf.constant(0))
 
     def _on_replica(self, part, total, fingerprint):
-        again = SecondPass(self._task.model) if self._task.optimizer.two_gradients else None
+        again = SecondPass(self._task) if self._task.optimizer.two_gradients else None
         gradients, extras, total = self._local_step(part, total, fingerprint)
         to_mean = total / tf.maximum(extras[1], 1.0)
         recompute = None
@@ -158,7 +158,8 @@ class TrainStep:
         present = rows.local > 0
         for variable, value in zip(state, before, strict=True):
             variable.assign(tf.where(present, variable.value, value))
-        self._update_metrics(batch, y_pred, present)
+        _, y, sample_weight = unpack(batch)
+        self._task.update_metrics(y, y_pred, sample_weight, rows)
         terms = shares if self._task.losses.names else []
         return gradients, [loss, rows.local, fingerprint, *terms], total
 
@@ -192,24 +193,11 @@ class TrainStep:
         rows = Rows(local, total, self._may_be_empty)
         x, y, sample_weight = unpack(batch)
         with tf.GradientTape() as tape:
-            present = tf.cast(local > 0, tf.float32) if self._may_be_empty else None
-            y_pred = task.call(x, training=True, present=present)
+            y_pred = task.call(x, training=True, rows=rows)
             loss, shares = global_loss(task, y, y_pred, sample_weight, rows)
             scaled = loss * scale
         gradients = tape.gradient(scaled, self.variables)
         return loss, shares, gradients, y_pred
-
-    def _update_metrics(self, batch, y_pred, present):
-        x, y, sample_weight = unpack(batch)
-
-        def update():
-            self._task.update_metrics(x, y, y_pred, sample_weight)
-            return True
-
-        if self._may_be_empty:
-            tf.cond(present, update, lambda: False)
-        else:
-            update()
 
     def _count(self, losses, total):
         weighted = [value * total for value in losses]
@@ -299,11 +287,12 @@ class SecondPass:
     """Lets a second pass over a batch see the random numbers of the first, and leave no trace.
 
     Args:
-        model: The model, before the first pass; in replica context.
+        task: The `disttrain.task.Task`, before the first pass; in replica context.
     """
 
-    def __init__(self, model):
-        self._state = model.non_trainable_variables
+    def __init__(self, task):
+        own = [variable for metric in task.layer_metrics for variable in metric.variables]
+        self._state = [*task.model.non_trainable_variables, *own]
         self._at_first = [tf.identity(variable.value) for variable in self._state]
 
     def begin(self, gradients):
