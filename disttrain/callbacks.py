@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from disttrain import kernels
 from disttrain import replication as replication_module
+from disttrain.metric_results import named_results
 from disttrain.optimizers.distributed import DistributedOptimizer
 from disttrain.telemetry.callback import TelemetryCallback
 
@@ -148,11 +149,7 @@ class MetricAverage(keras.callbacks.Callback):
     def _results(self):
         replication = replication_module.resolve(self._wanted)
         metrics = self.model.metrics
-        found = {}
-        for metric, result in zip(metrics, replication.metric_results(metrics), strict=True):
-            values = result if isinstance(result, dict) else {metric.name: result}
-            found.update({name: float(value) for name, value in values.items()})
-        return found
+        return named_results(metrics, replication.metric_results(metrics))
 
 
 class FlushAccumulation(keras.callbacks.Callback):

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from disttrain.losses import Rows
 from disttrain.tracing import traced
-from disttrain.train_step import global_loss, unpack
+from disttrain.train_step import global_loss, may_be_empty, unpack
 
 
 class EvaluateStep:
@@ -19,6 +19,7 @@ class EvaluateStep:
     def __init__(self, task, feed):
         self._task = task
         self._shared = feed.shared
+        self._may_be_empty = may_be_empty(feed)
         self._divide = feed.divide
         with tf.init_scope():
             self._sums = tf.Variable(
@@ -36,19 +37,13 @@ class EvaluateStep:
         if not self._shared:
             total = self._task.replication.reduce_sum([local], "rows")[0]
         x, y, sample_weight = unpack(batch)
-        y_pred = self._task.call(x, training=False)
-        loss, shares = global_loss(
-            self._task, y, y_pred, sample_weight, Rows(local, total), self._shared
-        )
+        rows = Rows(local, total, self._may_be_empty)
+        y_pred = self._task.call(x, training=False, rows=rows)
+        loss, shares = global_loss(self._task, y, y_pred, sample_weight, rows)
         terms = shares if self._task.losses.names else []
         weighted = [value * total for value in (loss, *terms)]
         self._sums.assign_add(tf.cast(tf.stack([local, *weighted]), tf.float64))
-
-        def update():
-            self._task.update_metrics(x, y, y_pred, sample_weight)
-            return True
-
-        tf.cond(local > 0, update, lambda: False)
+        self._task.update_metrics(y, y_pred, sample_weight, rows)
 
     def reset(self):
         """Begins new sums."""

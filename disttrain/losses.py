@@ -3,15 +3,29 @@
 Keras divides a loss by what it sees: the examples, the unmasked elements or the sample weights of
 one replica. A mean of such means weighs uneven parts wrongly. Here each replica divides what it
 sums by what all replicas see, so that the shares add up to the loss of one device with the whole
-batch. Terms, names and shapes follow `keras.losses`.
+batch. A loss that returns no value for each example is computed from the examples of all replicas.
+Terms, names and shapes follow `keras.losses`.
 """
 
 import dataclasses
+import numbers
 
 import keras
 import tensorflow as tf
 
-_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+from disttrain.global_batch import GlobalBatch
+from disttrain.loss_reduction import (
+    depends_on_data,
+    divisor_of,
+    join_masks,
+    match_ranks,
+    size_of,
+    weigh,
+)
+from disttrain.output_structure import OutputStructure
+from disttrain.shape_probe import returned_shape
+
+_REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,16 +35,19 @@ class Rows:
     Attributes:
         local: float32 scalar, examples of this replica; 0 where it only takes part.
         total: float32 scalar, examples of the global batch.
+        may_borrow: Whether `local` may be 0, so that the tensors hold an example of another
+            replica.
     """
 
     local: tf.Tensor
     total: tf.Tensor
+    may_borrow: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class _Term:
     name: str
-    path: tuple
+    output: int
     loss: keras.losses.Loss
     weight: float
 
@@ -40,10 +57,10 @@ class Losses:
 
     Args:
         loss: A Keras loss, its name, a function `(y_true, y_pred)`, or a list or dictionary of them
-            that has the structure of the outputs.
+            that has the structure of the outputs or is keyed by their names.
         outputs: The model's symbolic outputs.
         output_names: Names of the outputs, in order.
-        weights: A number for each loss, in the same structure, or `None`.
+        weights: A number for each loss, in such a structure, or `None`.
 
     Raises:
         ValueError: The structure of `loss` does not fit the outputs, or a loss has no reduction.
@@ -51,116 +68,179 @@ class Losses:
     """
 
     def __init__(self, loss, outputs, output_names, weights=None):
-        self._terms = _terms(loss, weights, outputs, output_names)
+        self._outputs = OutputStructure(outputs, output_names)
+        self._terms = _terms(loss, weights, outputs, self._outputs)
+        self._present = [term.output for term in self._terms]
+        self._per_example = {}
 
     @property
     def names(self):
         """Names of the terms, such as `"digit_loss"`; empty where there is only one."""
         return [f"{term.name}_loss" for term in self._terms] if len(self._terms) > 1 else []
 
-    def __call__(self, y, y_pred, sample_weight, rows, reduce_sum=None):
+    def targets(self, y):
+        """The targets in the structure of the outputs, `None` where an output has none."""
+        entries = self._outputs.entries(y, "the targets y", present=self._present)
+        return self._outputs.pack(entries)
+
+    def sample_weights(self, sample_weight):
+        """The sample weights in the structure of the outputs; `None` if there are none."""
+        if sample_weight is None:
+            return None
+        entries = self._outputs.entries(
+            sample_weight, "sample_weight", repeat=True, present=self._present
+        )
+        return self._outputs.pack(entries)
+
+    def __call__(self, y, y_pred, sample_weight, rows, replication=None):
         """Computes this replica's share of each term.
 
         Args:
-            y: Targets in the structure of the outputs.
+            y: Targets, a list in the order of the outputs, a dictionary by their names, or in their
+                structure.
             y_pred: Outputs of the model.
-            sample_weight: `None`, a tensor for all outputs, or the structure of the outputs.
+            sample_weight: `None`, a tensor for all outputs, or structured like `y`.
             rows: A `Rows`.
-            reduce_sum: Sums a list of tensors over the replicas. `None` promises that elements per
-                example are equal on all replicas; the function is then called for masks and
-                for means by sample weight alone.
+            replication: The `Replication` through which replicas add divisors up and gather their
+                examples, where a term needs it. `None` promises that none does.
 
         Returns:
             `(total, shares)`: the weighted sum of the shares, a float32 scalar, and the share of
             each term before its weight, a list of float32 scalars.
+
+        Raises:
+            ValueError: Targets, outputs and weights do not fit each other.
         """
-        pairs = []
+        targets = keras.tree.flatten(self.targets(y))
+        weights = keras.tree.flatten(self.sample_weights(sample_weight))
+        weights = weights if len(weights) == len(targets) else [None] * len(targets)
+        predictions = keras.tree.flatten(y_pred)
+        parts = []
         for term in self._terms:
-            weight = _at(sample_weight, term.path) if _nested(sample_weight) else sample_weight
-            pairs.append(
-                _sum_and_divisor(term.loss, _at(y, term.path), _at(y_pred, term.path), weight, rows)
-            )
-        divisors = [local for _, local, exact in pairs if not exact]
+            y_true = targets[term.output]
+            if y_true is None:
+                raise ValueError(
+                    f"the output {term.name!r} has a loss and no targets; give y an entry for it, "
+                    "or set its loss to None"
+                )
+            data = _Examples(y_true, predictions[term.output], weights[term.output])
+            parts.append(self._part(term, data, rows, replication))
+        divisors = [part.local_divisor for part in parts if part.local_divisor is not None]
         if divisors:
-            if reduce_sum is None:
-                raise RuntimeError("a loss with a mask or a weighted mean needs the other replicas")
-            divisors = list(reduce_sum(divisors))
+            divisors = list(_others(replication).reduce_sum(divisors, "divisors"))
         shares = []
-        for numerator, divisor, exact in pairs:
-            divisor = divisor if exact else divisors.pop(0)
-            shares.append(tf.math.divide_no_nan(numerator, divisor))
+        for part in parts:
+            divisor = part.divisor if part.local_divisor is None else divisors.pop(0)
+            shares.append(tf.math.divide_no_nan(part.numerator, divisor))
         total = tf.add_n(
             [share * term.weight for share, term in zip(shares, self._terms, strict=True)]
         )
         return total, shares
 
-    def needs_communication(self, y_pred):
-        """Whether a term's divisor depends on data that only its own replica has."""
-        return any(
-            term.loss.reduction == "mean_with_sample_weight"
-            or _mask_of(_at(y_pred, term.path)) is not None
-            for term in self._terms
-        )
+    def _part(self, term, data, rows, replication):
+        """The `_Part` of a term on this replica."""
+        if replication is not None and replication.replicas == 1:
+            return _whole(term, data, rows, replication)
+        shapes = (term.output, str(data.y_true.shape), str(data.y_pred.shape))
+        if shapes not in self._per_example:
+            self._per_example[shapes] = _returns_a_value_for_each_example(term.loss, data)
+        if not self._per_example[shapes]:
+            return _whole(term, data, rows, _others(replication))
+        return _own(term, data, rows)
 
 
-def _sum_and_divisor(loss, y_true, y_pred, sample_weight, rows):
-    """Returns `(numerator, divisor, exact)`; `exact` says that the divisor is the global one."""
-    mask = _mask_of(y_pred)
-    cast = lambda value: keras.ops.convert_to_tensor(value, dtype=loss.dtype)  # noqa: E731
-    y_true = keras.tree.map_structure(cast, y_true)
-    y_pred = keras.tree.map_structure(cast, y_pred)
-    values = tf.cast(loss.call(y_true, y_pred), tf.float32)
-    out_mask = _mask_of(values)
-    if out_mask is not None:
-        mask = out_mask if mask is None else mask & out_mask
-    present = tf.cast(rows.local > 0, tf.float32)
-    if values.shape.rank == 0:
-        # A loss that is one number already: the mean over this replica's examples.
-        return values * rows.local, rows.total, True
+@dataclasses.dataclass(frozen=True)
+class _Examples:
+    """Targets, an output and sample weights of some examples, and the output's mask."""
 
-    weights = None if sample_weight is None else tf.cast(sample_weight, tf.float32)
-    if mask is not None:
-        mask = tf.cast(mask, tf.float32)
-        weights = mask if weights is None else _same_rank(weights, mask) * mask
-    if weights is not None:
-        weights = _same_rank(weights, values)
-        values = values * weights
-    numerator = tf.reduce_sum(values) * present
+    y_true: tf.Tensor
+    y_pred: tf.Tensor
+    sample_weight: tf.Tensor | None
 
-    if loss.reduction == "sum":
-        return numerator, tf.constant(1.0), True
-    if loss.reduction == "mean_with_sample_weight" and weights is not None:
-        return numerator, tf.reduce_sum(weights) * present, False
-    size = tf.cast(tf.size(values), tf.float32)
-    if mask is not None and loss.reduction != "mean_with_sample_weight":
-        elements = size / tf.cast(tf.size(mask), tf.float32)
-        return numerator, tf.reduce_sum(mask) * elements * present, False
+    @property
+    def mask(self):
+        return _mask_of(self.y_pred)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A replica's share of a term: the numerator by the divisor of all replicas.
+
+    `divisor` is that one; where it is `None`, it is the sum of the replicas' `local_divisor`.
+    """
+
+    numerator: tf.Tensor
+    divisor: tf.Tensor | None = None
+    local_divisor: tf.Tensor | None = None
+
+
+def _own(term, data, rows):
+    """The part of a loss with a value for each example, from this replica's examples."""
+    weighted = _weighted_values(term, data, data.mask)
     # A replica without examples computes on one that another replica owns.
-    per_example = size / tf.maximum(rows.local, 1.0)
-    return numerator, per_example * rows.total, True
+    present = tf.cast(rows.local > 0, tf.float32)
+    numerator = tf.reduce_sum(weighted.values) * present
+    reduction = term.loss.reduction
+    if depends_on_data(weighted, reduction):
+        return _Part(numerator, local_divisor=divisor_of(weighted, reduction) * present)
+    if reduction == "sum":
+        return _Part(numerator, divisor=tf.constant(1.0))
+    elements = size_of(weighted.values) / tf.maximum(rows.local, 1.0)
+    return _Part(numerator, divisor=elements * rows.total)
 
 
-def _same_rank(weights, values):
-    """Gives per-example weights the trailing axes, or drops one, to broadcast against values."""
-    if weights.shape.rank == values.shape.rank + 1 and weights.shape[-1] == 1:
-        return tf.squeeze(weights, -1)
-    for _ in range((values.shape.rank or 0) - (weights.shape.rank or 0)):
-        weights = tf.expand_dims(weights, -1)
-    return weights
+def _whole(term, data, rows, replication):
+    """The part of any loss, from the examples of all replicas."""
+    batch = GlobalBatch(replication, rows, f"loss.{term.output}")
+    mask, weight = data.mask, data.sample_weight
+    y_true, y_pred = _cast(term.loss, data)
+    # NCCL and Gloo gather float32; labels below 2^24 are exact in it, and the loss casts them.
+    gathered = _Examples(
+        batch.gather(y_true),
+        batch.gather(y_pred),
+        None if weight is None else batch.gather(tf.cast(weight, tf.float32)),
+    )
+    mask = None if mask is None else batch.gather(mask)
+    with replication.as_one_replica():
+        weighted = _weighted_values(term, gathered, mask)
+    divisor = divisor_of(weighted, term.loss.reduction)
+    value = tf.math.divide_no_nan(tf.reduce_sum(weighted.values), divisor)
+    return _Part(batch.share(value), divisor=tf.constant(1.0))
+
+
+def _weighted_values(term, data, mask):
+    """Calls the loss; a `Weighted`."""
+    values = term.loss.call(*_cast(term.loss, data))
+    values_mask = _mask_of(values)
+    values = tf.convert_to_tensor(values)
+    if values.shape.rank is None:
+        raise ValueError(
+            f"the loss {term.loss.name!r} returns a tensor whose number of axes is not known; "
+            "return one with a static rank, such as tf.ensure_shape(values, [None])"
+        )
+    mask = join_masks(mask, values_mask)
+    return weigh(values, data.sample_weight, mask, term.loss.name)
+
+
+def _cast(loss, data):
+    cast = lambda value: keras.ops.convert_to_tensor(value, dtype=loss.dtype)  # noqa: E731
+    return cast(data.y_true), cast(data.y_pred)
+
+
+def _returns_a_value_for_each_example(loss, data):
+    """Whether the first axis of what a loss returns is that of the examples."""
+    shape, examples = returned_shape(loss.call, data.y_true, data.y_pred, loss.dtype)
+    return shape is not None and bool(shape.rank) and shape[0] == examples
+
+
+def _others(replication):
+    if replication is None:
+        raise RuntimeError("a loss needs the other replicas, and none were given")
+    return replication
 
 
 def _mask_of(tensor):
     return getattr(tensor, "_keras_mask", None)
-
-
-def _nested(value):
-    return isinstance(value, (dict, list, tuple))
-
-
-def _at(structure, path):
-    for key in path:
-        structure = structure[key]
-    return structure
 
 
 def _resolve(loss, y_pred_shape):
@@ -179,7 +259,7 @@ def _resolve(loss, y_pred_shape):
             f"{type(resolved).__name__} replaces __call__, so that its sum cannot be told from its "
             "mean; override call(y_true, y_pred) to return a value for each example instead"
         )
-    if resolved.reduction not in (*_MEANS, "sum"):
+    if resolved.reduction not in _REDUCTIONS:
         raise ValueError(
             f"the loss {resolved.name!r} has reduction={resolved.reduction!r}; use "
             "'sum_over_batch_size', which is the mean over the global batch, or 'sum'"
@@ -195,53 +275,29 @@ class _FunctionLoss(keras.losses.Loss):
         self._function = function
 
     def call(self, y_true, y_pred):
-        if y_true.shape.rank != y_pred.shape.rank:
-            if y_true.shape.rank == y_pred.shape.rank + 1 and y_true.shape[-1] == 1:
-                y_true = tf.squeeze(y_true, -1)
-            elif y_pred.shape.rank == y_true.shape.rank + 1 and y_pred.shape[-1] == 1:
-                y_pred = tf.squeeze(y_pred, -1)
-        return self._function(y_true, y_pred)
+        return self._function(*match_ranks(y_true, y_pred))
 
 
-def _terms(loss, weights, outputs, output_names):
-    paths = [path for path, _ in keras.tree.flatten_with_path(outputs)] if _nested(outputs) else []
-    if not _nested(outputs):
-        if isinstance(loss, (list, tuple)) and len(loss) == 1:
-            loss = loss[0]
-        if isinstance(loss, dict) and len(loss) == 1 and set(loss) <= set(output_names):
-            loss = next(iter(loss.values()))
-        if _nested(loss):
-            raise ValueError(f"the model has one output and loss has {len(loss)} entries: {loss!r}")
-        return [_Term(output_names[0], (), _resolve(loss, outputs.shape), float(weights or 1.0))]
-
-    names = ["/".join(map(str, path)) for path in paths]
-    if isinstance(outputs, (list, tuple)) and len(output_names) == len(paths):
-        names = list(output_names)
-    chosen = _spread(loss, names, paths, "loss")
-    factors = _spread(1.0 if weights is None else weights, names, paths, "loss_weights")
+def _terms(loss, weights, outputs, structure):
+    chosen = structure.entries(loss, "loss", repeat=True)
+    factors = structure.entries(
+        1.0 if weights is None else weights,
+        "loss_weights",
+        missing=1.0,
+        repeat=True,
+        present=[i for i, one in enumerate(chosen) if one is not None],
+    )
     terms = []
-    for name, path, one, factor in zip(names, paths, chosen, factors, strict=True):
-        if one is not None:
-            terms.append(_Term(name, path, _resolve(one, _at(outputs, path).shape), float(factor)))
+    for i, output in enumerate(keras.tree.flatten(outputs)):
+        if chosen[i] is not None:
+            factor = _number(factors[i], structure.names[i])
+            terms.append(_Term(structure.names[i], i, _resolve(chosen[i], output.shape), factor))
     if not terms:
         raise ValueError("no output has a loss; give loss= at least one that is not None")
     return terms
 
 
-def _spread(value, names, paths, what):
-    """One entry of `value` for each output; a single one serves them all."""
-    if isinstance(value, dict):
-        unknown = set(value) - set(names)
-        if unknown:
-            raise ValueError(
-                f"{what} names outputs that the model does not have: {sorted(unknown)}; its "
-                f"outputs are {names}"
-            )
-        return [value.get(name, 1.0 if what == "loss_weights" else None) for name in names]
-    if isinstance(value, (list, tuple)):
-        if len(value) != len(paths):
-            raise ValueError(
-                f"{what} has {len(value)} entries for the {len(paths)} outputs {names}"
-            )
-        return list(value)
-    return [value] * len(paths)
+def _number(factor, name):
+    if isinstance(factor, bool) or not isinstance(factor, numbers.Real):
+        raise TypeError(f"the loss weight of the output {name!r} must be a number, not {factor!r}")
+    return float(factor)

@@ -1,12 +1,16 @@
 """What is trained: a model with its losses, metrics and optimizer, built in the replicas' scope."""
 
 import contextlib
+import numbers
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from disttrain import layer_metrics
+from disttrain.compiled_metrics import CompiledMetrics
+from disttrain.keras_loss_scaling import unscaled
 from disttrain.losses import Losses
+from disttrain.metric_results import named_results
 from disttrain.replication import active
 
 _OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
@@ -22,13 +26,26 @@ class Task:
         metrics: Metrics, their names, or a function that returns them.
         replication: A `Replication`.
         precision: Name of the dtype policy under which the model is built, or `None`.
+        loss_weights: As `disttrain.losses.Losses` takes it.
+        weighted_metrics: As `metrics`, for metrics that count the sample weights.
 
     Raises:
         TypeError: `build_model` is no function, or returns no model.
         ValueError: The model overrides a step that disttrain replaces.
     """
 
-    def __init__(self, build_model, optimizer, loss, metrics, replication, precision=None):
+    def __init__(
+        self,
+        build_model,
+        optimizer,
+        loss,
+        metrics,
+        replication,
+        precision=None,
+        *,
+        loss_weights=None,
+        weighted_metrics=None,
+    ):
         if isinstance(build_model, keras.Model) or not callable(build_model):
             raise TypeError(
                 "build_model must be a function that returns a keras.Model, for the model is built "
@@ -36,7 +53,7 @@ class Task:
             )
         self.replication = replication
         self.optimizer = optimizer
-        self._loss = loss
+        self._loss, self._loss_weights = loss, loss_weights
         self.losses = None
         with replication.scope(), _dtype_policy(precision):
             self.model = build_model()
@@ -44,16 +61,28 @@ class Task:
             self.model.compile(
                 optimizer=optimizer,
                 loss=loss,
+                loss_weights=float(loss_weights) if _is_number(loss_weights) else loss_weights,
                 metrics=_fresh_metrics(metrics, replication),
+                weighted_metrics=_fresh_metrics(weighted_metrics, replication),
                 jit_compile=False,
                 auto_scale_loss=False,
             )
+        self._compiled_metrics = None
+        if self.metrics is not None:
+            self._compiled_metrics = CompiledMetrics(self.metrics, replication)
+        self.layer_metrics = []
         self.takes_training = getattr(self.model, "_call_has_training_arg", True)
 
     @property
     def metrics(self):
         """The compiled metrics, or `None`."""
         return self.model._compile_metrics
+
+    @property
+    def metric_variables(self):
+        """The states of all metrics, those of layers last."""
+        metrics = [] if self.metrics is None else [self.metrics]
+        return [v for metric in [*metrics, *self.layer_metrics] for v in metric.variables]
 
     @property
     def built(self):
@@ -76,43 +105,67 @@ class Task:
             if not self.built:
                 _check_rank(self.model, spec[0])
                 outputs = self.model(x)
+                self._find_layer_metrics()
                 if len(spec) > 1:
                     names = getattr(self.model, "output_names", None)
                     names = names or [
                         f"output_{i}" for i in range(len(keras.tree.flatten(outputs)))
                     ]
-                    losses = Losses(self._loss, outputs, names)
-                    if self.metrics is not None and not self.metrics.built:
-                        self.metrics.build(_symbolic(spec[1]), outputs)
+                    losses = Losses(self._loss, outputs, names, self._loss_weights)
+                    targets = losses.targets(_symbolic(spec[1]))
+                    if self.metrics is not None:
+                        self._compiled_metrics.build(targets, outputs)
                     self.losses = losses
             if training and not self.optimizer.built:
                 if not self.model.trainable_variables:
                     raise ValueError("the model has no trainable variables")
                 self.optimizer.build(self.model.trainable_variables)
 
-    def call(self, x, training, present=None):
-        """The model's outputs for a part of a batch; for `present` see `replication.active`."""
-        with active.activate(self.replication, present):
+    def _find_layer_metrics(self):
+        self.layer_metrics = layer_metrics.find(self.model)
+        if self.replication.replicas > 1:
+            layer_metrics.weigh_single_numbers(self.layer_metrics)
+
+    def call(self, x, training, rows=None):
+        """The model's outputs for a part of a batch.
+
+        Args:
+            x: Inputs.
+            training: Whether layers behave as in training.
+            rows: The `disttrain.losses.Rows` of this replica, or `None` where all examples count.
+        """
+        present = share = keep = None
+        if rows is not None and rows.may_borrow:
+            present = tf.cast(rows.local > 0, tf.float32)
+        if rows is not None and self.layer_metrics and self.replication.replicas > 1:
+            share = rows.local * self.replication.replicas / rows.total
+            keep = rows.local > 0 if rows.may_borrow else None
+        counting = layer_metrics.counting(self.layer_metrics, share, keep)
+        with active.activate(self.replication, present), counting, unscaled():
             if self.takes_training:
                 return self.model(x, training=training)
             return self.model(x)
 
-    def update_metrics(self, x, y, y_pred, sample_weight):
-        """Adds a part of a batch to the metrics' sums."""
+    def update_metrics(self, y, y_pred, sample_weight, rows):
+        """Adds a part of a batch to the sums of the compiled metrics."""
         if self.metrics is not None:
-            self.metrics.update_state(y, y_pred, sample_weight=sample_weight)
+            self._compiled_metrics.update(
+                self.losses.targets(y), y_pred, self.losses.sample_weights(sample_weight), rows
+            )
 
     def reset_metrics(self):
-        """Sets the metrics' sums back to zero."""
-        if self.metrics is not None:
-            self.metrics.reset_state()
+        """Sets the sums of all metrics back to zero."""
+        for metric in self._all_metrics():
+            metric.reset_state()
 
     def metric_results(self):
         """The metrics over all replicas, name to number or array. Called by every process."""
-        if self.metrics is None or not self.metrics.built:
-            return {}
-        results = self.replication.metric_results([self.metrics])[0]
-        return {name: _plain(value) for name, value in results.items()}
+        metrics = self._all_metrics()
+        return named_results(metrics, self.replication.metric_results(metrics)) if metrics else {}
+
+    def _all_metrics(self):
+        compiled = [] if self.metrics is None or not self.metrics.built else [self.metrics]
+        return [*compiled, *self.layer_metrics]
 
     def spread_seeds(self):
         """Gives each replica random numbers of its own, for dropout above all.
@@ -150,9 +203,8 @@ class Task:
         ]
 
 
-def _plain(value):
-    value = np.asarray(value)
-    return float(value) if value.ndim == 0 else value
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _symbolic(spec):
@@ -189,7 +241,8 @@ def _check_model(model):
 def _fresh_metrics(metrics, replication):
     """Metrics whose variables belong to the current scope."""
     if callable(metrics) and not isinstance(metrics, (keras.metrics.Metric, type)):
-        metrics = metrics()
+        # Made in the scope, they need not know how to be made anew.
+        return metrics()
     if replication.topology.local_replicas == 1 and not tf.distribute.has_strategy():
         return metrics
 

@@ -33,9 +33,7 @@ class TrainStep:
         self._replication = task.replication
         self._shared = feed.shared
         self._divide = feed.divide
-        self._may_be_empty = any(
-            leaf.shape.rank and leaf.shape[0] is None for leaf in tf.nest.flatten(feed.spec)
-        )
+        self._may_be_empty = may_be_empty(feed)
         self._observer = observer
         self._wishes = wishes
         self.variables = task.model.trainable_variables
@@ -118,7 +116,7 @@ class TrainStep:
     def _on_replica(self, part, total, fingerprint):
         again = None
         if self._task.optimizer.two_gradients:
-            again = SecondPass(self._task.model, self._replication)
+            again = SecondPass(self._task)
         gradients, extras, total = self._local_step(part, total, fingerprint)
         to_mean = total / tf.maximum(extras[1], 1.0)
         recompute = None
@@ -157,7 +155,7 @@ class TrainStep:
         batch, local = part
         if not self._shared:
             total = self._replication.reduce_sum([local], "rows")[0]
-        rows = Rows(local, total)
+        rows = Rows(local, total, self._may_be_empty)
         assigned = AssignedVariables(self._task.state_to_average(), self._replication)
 
         scale = self._task.optimizer.current_loss_scale()
@@ -168,7 +166,8 @@ class TrainStep:
         # A replica without examples has computed on a borrowed row.
         for variable, before in assigned.find_dependent(batch) if self._may_be_empty else ():
             variable.assign(tf.where(present, variable.value, before))
-        self._update_metrics(batch, y_pred, present)
+        _, y, sample_weight = unpack(batch)
+        self._task.update_metrics(y, y_pred, sample_weight, rows)
         terms = shares if self._task.losses.names else []
         return gradients, [loss, rows.local, fingerprint, *terms], total
 
@@ -199,27 +198,14 @@ class TrainStep:
     def _forward_backward(self, batch, local, total, scale):
         """Returns `(loss share, shares of the terms, gradients, outputs)` of this replica."""
         task = self._task
-        rows = Rows(local, total)
+        rows = Rows(local, total, self._may_be_empty)
         x, y, sample_weight = unpack(batch)
         with tf.GradientTape() as tape:
-            present = tf.cast(local > 0, tf.float32) if self._may_be_empty else None
-            y_pred = task.call(x, training=True, present=present)
-            loss, shares = global_loss(task, y, y_pred, sample_weight, rows, self._shared)
+            y_pred = task.call(x, training=True, rows=rows)
+            loss, shares = global_loss(task, y, y_pred, sample_weight, rows)
             scaled = loss * scale
         gradients = tape.gradient(scaled, self.variables)
         return loss, shares, gradients, y_pred
-
-    def _update_metrics(self, batch, y_pred, present):
-        x, y, sample_weight = unpack(batch)
-
-        def update():
-            self._task.update_metrics(x, y, y_pred, sample_weight)
-            return True
-
-        if self._may_be_empty:
-            tf.cond(present, update, lambda: False)
-        else:
-            update()
 
     def _count(self, losses, total):
         weighted = [value * total for value in losses]
@@ -296,12 +282,17 @@ class TrainStep:
         return bool(self._disagreed.numpy())
 
 
+def may_be_empty(feed):
+    """Whether a replica may have no examples of its own in a batch of a feed."""
+    return any(leaf.shape.rank and leaf.shape[0] is None for leaf in tf.nest.flatten(feed.spec))
+
+
 def unpack(batch):
     """A part as `(x, y, sample_weight)`, with `None` for what it lacks."""
     return (*batch, None, None)[:3]
 
 
-def global_loss(task, y, y_pred, sample_weight, rows, shared):
+def global_loss(task, y, y_pred, sample_weight, rows):
     """This replica's share of the loss of the global batch, regularisation included.
 
     Losses that layers add are taken as means over the examples of a batch, so each replica counts
@@ -310,12 +301,7 @@ def global_loss(task, y, y_pred, sample_weight, rows, shared):
     Returns:
         `(share, shares of the terms)`, float32 scalars.
     """
-    # Under a function of an InputContext, even the elements of an example may differ.
-    communicate = not shared or task.losses.needs_communication(y_pred)
-    reduce_sum = None
-    if communicate:
-        reduce_sum = lambda tensors: task.replication.reduce_sum(tensors, "divisors")  # noqa: E731
-    total, shares = task.losses(y, y_pred, sample_weight, rows, reduce_sum)
+    total, shares = task.losses(y, y_pred, sample_weight, rows, task.replication)
     added = [tf.cast(loss, tf.float32) for loss in task.model.losses]
     if added:
         total += tf.add_n(added) * (rows.local / rows.total)
@@ -326,12 +312,13 @@ class SecondPass:
     """Lets a second pass over a batch see the random numbers of the first, and leave no trace.
 
     Args:
-        model: The model, before the first pass; in replica context.
-        replication: A `disttrain.replication.Replication`.
+        task: The `disttrain.task.Task`, before the first pass; in replica context.
     """
 
-    def __init__(self, model, replication):
-        self._assigned = AssignedVariables(model.non_trainable_variables, replication)
+    def __init__(self, task):
+        own = [variable for metric in task.layer_metrics for variable in metric.variables]
+        state = [*task.model.non_trainable_variables, *own]
+        self._assigned = AssignedVariables(state, task.replication)
 
     def begin(self, gradients):
         """Notes the state after the first pass.

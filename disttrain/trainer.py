@@ -52,9 +52,13 @@ class Trainer:
         build_model: A function that returns a `keras.Model`; called in the replication's scope.
         optimizer: A Keras optimizer, its name, or a `DistributedOptimizer`.
         loss: A `keras.losses.Loss`, its name, a function `(y_true, y_pred)`, or a list or
-            dictionary of them for several outputs. Means are taken over the global batch.
+            dictionary of them for several outputs, by which names the targets and sample weights
+            may come as well. Means are taken over the global batch.
         metrics: A list of metrics or their names, in Keras's structure for several outputs, or a
             function that returns it.
+        loss_weights: A number for each loss, as one number, a list or a dictionary by the names of
+            the outputs; `None` for 1. Losses are reported without them, but for their sum `"loss"`.
+        weighted_metrics: As `metrics`, for metrics that count the sample weights.
         replication: `"auto"`, `"single"`, `"mirrored"`, `"multi_worker"`, `"horovod"`, a
             `tf.distribute.Strategy`, or a `disttrain.replication.Replication`.
         clip: A clip such as `disttrain.ClipByGlobalNorm(1.0)`.
@@ -88,6 +92,8 @@ class Trainer:
         optimizer="adam",
         loss=None,
         metrics=None,
+        loss_weights=None,
+        weighted_metrics=None,
         replication="auto",
         clip=None,
         loss_scale=None,
@@ -145,7 +151,16 @@ class Trainer:
             "compression": compression,
         }
         optimizer = wrapping.wrapped(optimizer, self.replication, self._settings)
-        self._task = Task(build_model, optimizer, loss, metrics, self.replication, precision)
+        self._task = Task(
+            build_model,
+            optimizer,
+            loss,
+            metrics,
+            self.replication,
+            precision,
+            loss_weights=loss_weights,
+            weighted_metrics=weighted_metrics,
+        )
         self._feeds = Feeds(self.replication, seed)
         goes_on = checkpoint is not None and bool(Store(checkpoint).names())
         self._log = RunLog.open(logdir, self.replication, goes_on)

@@ -187,12 +187,29 @@ CASES = {
 
 #: Case, replicas and global batch: parts of 4, 4, 2 on one replica; of 1 + 1 + 2 twice and then
 #: 0 + 1 + 1 on three; of 1 + 2 thrice and then 0 + 1 on two.
-RUNS = [(case, 3, 4) for case in CASES]
+#: `test_loss_reduction` and `test_output_structure` test the like of these faster.
+TESTED_ELSEWHERE = (
+    "sum",
+    "sum_with_sample_weight",
+    "mean_with_sample_weight_without_weights",
+    "column_of_targets_and_weights",
+    "mask_and_weights_of_elements",
+    "mask_and_mean_with_sample_weight",
+    "mask_and_sum",
+    "dictionary_with_none",
+    "list",
+    "tuple_with_one_loss",
+    "own_class",
+    "name",
+    "name_of_a_crossentropy",
+)
+RUNS = [(case, 3, 4) for case in CASES if case not in TESTED_ELSEWHERE]
 RUNS += [(case, 1, 4) for case in ("mean", "sample_weight", "mask_and_sample_weight", "dictionary")]
 RUNS += [("mean_with_sample_weight", 2, 3)]
 RUNS += [
     pytest.param(*run, marks=pytest.mark.exhaustive)
     for run in (
+        *((case, 3, 4) for case in TESTED_ELSEWHERE),
         *((case, 1, 4) for case in CASES),
         *((case, 2, 3) for case in ("sample_weight", "mask", "dictionary")),
     )
@@ -289,7 +306,7 @@ def outputs(*names):
     return shapes if len(names) > 1 else shapes[names[0]]
 
 
-@pytest.mark.unit
+@pytest.mark.graph
 def test_loss_weights_multiply_the_terms_but_not_what_is_reported():
     two = outputs("first", "second")
     losses = Losses("mse", two, ["first", "second"], {"first": 2.0, "second": 0.5})
@@ -302,7 +319,7 @@ def test_loss_weights_multiply_the_terms_but_not_what_is_reported():
     assert float(total) == 2.0 * 1.0 + 0.5 * 4.0
 
 
-@pytest.mark.unit
+@pytest.mark.graph
 def test_shares_of_replicas_add_up_to_the_mean_over_the_global_batch():
     losses = Losses("mse", outputs("only"), ["only"])
     values = tf.constant([[1.0] * 3, [2.0] * 3, [6.0] * 3])
@@ -319,15 +336,28 @@ def test_shares_of_replicas_add_up_to_the_mean_over_the_global_batch():
     assert float(sum(shares)) == pytest.approx((1 + 4 + 36) / 3)
 
 
-@pytest.mark.unit
-def test_only_masks_and_means_by_weight_need_the_other_replicas():
-    masked = tf.zeros([2, 3])
-    masked._keras_mask = tf.ones([2, 3], tf.bool)
-    mean = Losses("mse", outputs("only"), ["only"])
-    weighted = Losses(SQUARES(reduction="mean_with_sample_weight"), outputs("only"), ["only"])
-    assert not mean.needs_communication(tf.zeros([2, 3]))
-    assert mean.needs_communication(masked)
-    assert weighted.needs_communication(tf.zeros([2, 3]))
+class Refusing:
+    """Other replicas to whom nothing is to be said."""
+
+    replicas = 2
+
+    def reduce_sum(self, tensors, name):
+        raise AssertionError(name)
+
+    gather = reduce_sum
+
+
+@pytest.mark.graph
+def test_a_loss_with_a_value_for_each_example_needs_no_other_replica():
+    rows = disttrain.losses.Rows(tf.constant(2.0), tf.constant(4.0))
+    y = tf.zeros([2, 3])
+    weighted = SQUARES(reduction="mean_with_sample_weight")
+    for loss, weight in (("mse", None), ("mse", tf.ones([2])), (weighted, None)):
+        losses = Losses(loss, outputs("only"), ["only"])
+        assert float(losses(y, tf.ones([2, 3]), weight, rows, Refusing())[0]) == 0.5
+    for loss, weight in ((weighted, tf.ones([2])), (one_number, None)):
+        with pytest.raises(AssertionError):
+            Losses(loss, outputs("only"), ["only"])(y, y, weight, rows, Refusing())
 
 
 class Calls(keras.losses.Loss):

@@ -106,8 +106,7 @@ class State:
         self._add("step", own, lambda v: Role.EQUAL if id(v) in large else Role.COMMON)
         factors = [plateau.factor for plateau in find_plateaus(optimizer)]
         self._add("schedule", factors, lambda v: Role.EQUAL)
-        metrics = task.metrics.variables if task.metrics is not None else []
-        self._add("metrics", metrics, lambda v: Role.SUM)
+        self._add("metrics", task.metric_variables, lambda v: Role.SUM)
         self._add("sums", step.sums, lambda v: Role.COMMON)
         self._add("seeds", _global_seeds(), lambda v: Role.COMMON)
 

@@ -119,6 +119,14 @@ class Replication(abc.ABC):
             A tensor whose first axis is the sum of the replicas'.
         """
 
+    def as_one_replica(self):
+        """The context in which a function sees one replica, which has the global batch.
+
+        Keras's losses and `tf.nn.compute_average_loss` divide by the replicas that they see. No
+        variable is to be assigned inside. Called in replica context.
+        """
+        return contextlib.nullcontext()
+
     def cond(self, predicate, true_function, false_function, args=()):
         """`tf.cond` whose branches may update variables that replicas share.
 

@@ -286,15 +286,30 @@ class Horovod(Replication):
         if not local:
             return super().metric_results(metrics)
         packed = np.concatenate([value.astype(np.float64).ravel() for value in local])
-        total = self.all_gather(packed).sum(axis=0)
-        sums = np.split(total, np.cumsum([value.size for value in local])[:-1])
-        for variable, value, whole in zip(variables, local, sums, strict=True):
+        places = np.cumsum([value.size for value in local])[:-1]
+        of_each = np.split(self.all_gather(packed), places, axis=1)
+        for variable, value, values in zip(variables, local, of_each, strict=True):
+            whole = _together(variable, values)
             variable.assign(whole.reshape(value.shape).astype(value.dtype))
         results = [tf.nest.map_structure(np.asarray, metric.result()) for metric in metrics]
         # Each rank goes on counting its own share.
         for variable, value in zip(variables, local, strict=True):
             variable.assign(value)
         return results
+
+
+def _together(variable, values):
+    """The value over all ranks of a metric's variable, of which each rank has a row."""
+    aggregation = getattr(variable, "aggregation", "sum")
+    if aggregation == "only_first_replica":
+        return values[0]
+    if aggregation == "none":
+        raise ValueError(
+            f"the metric variable {variable.name!r} has aggregation='none', which does not say how "
+            "the ranks' values go together; use 'sum', 'mean' or 'only_first_replica'"
+        )
+    total = values.sum(axis=0)
+    return total / len(values) if aggregation == "mean" else total
 
 
 def _lost_a_rank(error):

@@ -1,9 +1,11 @@
 """Replicas under `tf.distribute`: one device, `MirroredStrategy`, `MultiWorkerMirroredStrategy`."""
 
+import contextlib
 import os
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.distribute import distribute_lib
 from tensorflow.python.ops.control_flow_v2_func_graphs import WhileBodyFuncGraph
 
 from disttrain.replication import chunks, startup
@@ -104,6 +106,9 @@ class TfDistribute(Replication):
             return context.merge_call(chunks.gather, args=(tf.identity(tensor),))
         return context.all_gather(tf.identity(tensor), axis=0)
 
+    def as_one_replica(self):
+        return contextlib.nullcontext() if self.replicas == 1 else _seeing_one_replica()
+
     def cond(self, predicate, true_function, false_function, args=()):
         if self.replicas == 1 or tf.__internal__.distribute.strategy_supports_no_merge_call():
             super().cond(predicate, true_function, false_function, args)
@@ -158,6 +163,29 @@ class TfDistribute(Replication):
             config["learning_rate"] = float(rate.numpy()) if hasattr(rate, "numpy") else rate
         with self.scope():
             return type(optimizer).from_config(config)
+
+
+class _OneReplica:
+    """A strategy that says it has one replica."""
+
+    num_replicas_in_sync = 1
+
+    def __init__(self, strategy):
+        self._strategy = strategy
+
+    def __getattr__(self, name):
+        return getattr(self._strategy, name)
+
+
+@contextlib.contextmanager
+def _seeing_one_replica():
+    context = tf.distribute.get_replica_context()
+    mode = distribute_lib._ThreadMode(_OneReplica(context.strategy), None, context)
+    distribute_lib._push_per_thread_mode(mode)
+    try:
+        yield
+    finally:
+        distribute_lib._pop_per_thread_mode()
 
 
 def _in_loop():

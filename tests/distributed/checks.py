@@ -242,6 +242,72 @@ def several_outputs(replication, folder):
     return {"weights": flat(made.model.trainable_variables), "loss": history.history["loss"]}
 
 
+class Watched(keras.layers.Layer):
+    """Adds a loss, and keeps the mean of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.added = keras.metrics.Mean(name="added")
+
+    def call(self, x):
+        loss = keras.losses.MeanSquaredError()(keras.ops.zeros_like(x), x)
+        self.add_loss(0.1 * loss)
+        self.added.update_state(loss)
+        return x
+
+
+def overlap(y_true, y_pred):
+    """A metric that is one number for a batch, and no mean over examples."""
+    return keras.ops.sum(y_true * y_pred) / keras.ops.sum(y_true + y_pred)
+
+
+def losses_of_the_whole_batch(replication, folder):
+    """A loss that is one number, one that leaves examples out, and one with a mask of its own."""
+    rng = np.random.default_rng(4)
+    rows = 23
+    x = rng.standard_normal((rows, FEATURES)).astype("f4")
+    y = {
+        "dice": rng.integers(0, 2, (rows, 3)).astype("f4"),
+        "some": np.where(rng.random(rows) < 0.5, -1, rng.integers(0, 3, rows)),
+        "void": np.where(rng.random(rows) < 0.5, -1, rng.integers(0, 3, rows)),
+    }
+
+    def leaving_out(y_true, y_pred):
+        keep = tf.reshape(y_true, [-1]) >= 0
+        return keras.losses.sparse_categorical_crossentropy(
+            tf.boolean_mask(tf.reshape(y_true, [-1]), keep),
+            tf.boolean_mask(y_pred, keep),
+            from_logits=True,
+        )
+
+    def model():
+        def head(name, seed, activation=None):
+            init = keras.initializers.GlorotUniform(seed)
+            return keras.layers.Dense(3, activation, kernel_initializer=init, name=name)(inputs)
+
+        features = keras.Input((FEATURES,))
+        inputs = Watched()(features)
+        heads = {"dice": head("dice", 1, "sigmoid"), "some": head("some", 2)}
+        return keras.Model(features, {**heads, "void": head("void", 3)})
+
+    losses = {
+        "dice": keras.losses.Dice(),
+        "some": leaving_out,
+        "void": keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
+    }
+    options = {"loss": losses, "loss_weights": {"dice": 2.0}, "steps_per_execution": 2}
+    options["metrics"] = {"dice": [overlap]}
+    made = trainer(replication, model, keras.optimizers.SGD(0.1), **options)
+    # The last batch has two examples, which leaves one of three replicas without any.
+    examples = tf.data.Dataset.from_tensor_slices((x, y)).batch(7)
+    history = made.fit(examples, epochs=2, verbose=0)
+    return {
+        "weights": flat(made.model.trainable_variables),
+        "logs": [history.history[name] for name in sorted(history.history)],
+        "evaluation": list(made.evaluate(examples).values()),
+    }
+
+
 def evaluate_and_predict(replication, folder):
     metrics = ["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2, name="top_2")]
     made = trainer(replication, metrics=metrics)
@@ -496,6 +562,7 @@ CHECKS = {
     "nan-batch": nan_batch,
     "two-and-one": two_and_one,
     "several-outputs": several_outputs,
+    "losses-of-the-whole-batch": losses_of_the_whole_batch,
     "evaluate-and-predict": evaluate_and_predict,
     "batch-normalization": batch_normalization,
     "dropout-seeds": dropout_seeds,
