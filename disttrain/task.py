@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from disttrain.losses import Losses
+from disttrain.optimizers import wrapping
 from disttrain.replication import active
 
 _OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
@@ -41,6 +42,7 @@ class Task:
         with replication.scope(), _dtype_policy(precision):
             self.model = build_model()
             _check_model(self.model)
+            wrapping.scale_loss_of(self.model, optimizer)
             self.model.compile(
                 optimizer=optimizer,
                 loss=loss,

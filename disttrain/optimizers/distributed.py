@@ -11,16 +11,18 @@ import keras
 import tensorflow as tf
 
 from disttrain import replication as replication_module
+from disttrain.gradients import loss_scale as loss_scale_module
 from disttrain.gradients.accumulation import Accumulator
 from disttrain.gradients.path import GradientPath
 from disttrain.gradients.reduction import Reduction
-from disttrain.optimizers import skips, taking_over
+from disttrain.optimizers import keras_loss_scale, skips, taking_over
+from disttrain.optimizers.delegating import DelegatingOptimizer, refused
 from disttrain.optimizers.missing import MissingGradients, some
 from disttrain.optimizers.outcome import Outcome
 
 
 @keras.saving.register_keras_serializable("disttrain")
-class DistributedOptimizer(keras.optimizers.Optimizer):
+class DistributedOptimizer(DelegatingOptimizer):
     """Wraps a Keras optimizer so that all replicas make the same, right update.
 
     Each step: the gradients are summed over all replicas; if one element of the sum is not finite
@@ -41,7 +43,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             are taken over and cleared, for Keras would apply them before the reduction. A
             `LossScaleOptimizer` is unwrapped.
         clip: A `disttrain.gradients.clipping.Clip`, or `None`.
-        loss_scale: `None`, a number, `"dynamic"` or a `disttrain.DynamicLossScale`.
+        loss_scale: `None`, a number, `"dynamic"` or a `disttrain.DynamicLossScale`. In a model with
+            the dtype policy `mixed_float16`, `Model.compile` turns `None` into `"dynamic"`, unless
+            it is called with `auto_scale_loss=False`, and so does `disttrain.Trainer`.
         accumulate_steps: Gradients of so many calls of `apply` are averaged before one update.
         reduction: `"mean"`, `"sum"` or `"adasum"`.
         compression: `None`, `"fp16"` or `"bf16"`: the dtype in which gradients travel.
@@ -61,6 +65,12 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         ValueError: Both `inner` and the arguments clip, scale or accumulate, or an argument is
             unknown or does not go with another.
     """
+
+    clipnorm = refused("clipnorm", "clip=disttrain.ClipByNorm(...)")
+    global_clipnorm = refused("global_clipnorm", "clip=disttrain.ClipByGlobalNorm(...)")
+    clipvalue = refused("clipvalue", "clip=disttrain.ClipByValue(...)")
+    loss_scale_factor = refused("loss_scale_factor", "loss_scale=...")
+    gradient_accumulation_steps = refused("gradient_accumulation_steps", "accumulate_steps=...")
 
     def __init__(
         self,
@@ -85,7 +95,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             inner, clip, loss_scale, accumulate_steps
         )
         skips.check(max_skipped)
-        super().__init__(learning_rate=0.0, name=name or f"distributed_{inner.name}")
+        super().__init__(name or f"distributed_{inner.name}")
         self.inner = inner
         self.clip = clip
         self.loss_scale = scale
@@ -105,13 +115,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         self._replication = None
         #: What records the steps of `apply`, if anything; see `disttrain.callbacks`.
         self.observer = None
-        self._state = []
         self._scale_is_built = False
         self.missing = MissingGradients()
         self._loaded = None
-        # Callbacks such as SwapEMAWeights look for these on the optimizer of the model.
-        self.use_ema = inner.use_ema
-        self.ema_momentum = inner.ema_momentum
         self.ema_overwrite_frequency = taking_over.ema_overwrite_frequency(inner)
         taking_over.silence(inner)
 
@@ -131,33 +137,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         return self._replication
 
     @property
-    def variables(self):
-        """The wrapper's own state, then the variables of the inner optimizer."""
-        return [*self._state, *self.inner.variables]
-
-    @property
-    def iterations(self):
-        """Number of updates that were applied; skipped steps do not count."""
-        return self.inner.iterations
-
-    @property
-    def learning_rate(self):
-        """Learning rate of the next update."""
-        return self.inner.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value):
-        self.inner.learning_rate = value
-
-    @property
     def built_with(self):
         """The trainable variables that it was built with, in order."""
         return self._trainable_variables
-
-    @property
-    def two_gradients(self):
-        """Whether a step needs a second gradient at perturbed weights, as `SAM` does."""
-        return getattr(self.inner, "two_gradients", False)
 
     def rewrapped(self, inner, replication):
         """A new wrapper with the same settings around another optimizer.
@@ -196,12 +178,21 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         if self.accumulate_steps > 1:
             self.accumulator.build(self._add_state, self._add_like, variables)
         self._trainable_variables = list(variables)
-        if self.use_ema:
-            self._model_variables_moving_average = self.inner._model_variables_moving_average
         self.built = True
         if self._loaded is not None:
             store, self._loaded = self._loaded, None
             self.load_own_variables(store)
+
+    def use_loss_scale(self, loss_scale):
+        """Scales the loss from now on, unless it is scaled already.
+
+        Args:
+            loss_scale: A number, `"dynamic"` or a `disttrain.DynamicLossScale`.
+        """
+        if self.loss_scale is None:
+            self.loss_scale = loss_scale_module.resolve(loss_scale)
+            if self.built:
+                self._build_loss_scale()
 
     def _build_loss_scale(self):
         if self.loss_scale is not None and not self._scale_is_built:
@@ -210,16 +201,12 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                 self.loss_scale.build(self._add_state)
 
     def _add_state(self, name, dtype, value, shape=()):
-        variable = self.add_variable(
+        return self.add_variable(
             shape=shape, dtype=dtype, initializer=keras.initializers.Constant(value), name=name
         )
-        self._state.append(variable)
-        return variable
 
     def _add_like(self, reference, name):
-        variable = self.add_variable_from_reference(reference, name=name)
-        self._state.append(variable)
-        return variable
+        return self.add_variable_from_reference(reference, name=name)
 
     def current_loss_scale(self):
         """The factor on the loss, a float32 scalar; 1 without loss scaling."""
@@ -271,9 +258,12 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             ValueError: Every gradient is `None`, their number does not fit the variables, a
                 variable is not one that the optimizer was built with, or `recompute` is missing.
         """
+        grads = list(grads)
+        if not grads:
+            return  # As Keras does it.
         variables = self._variables_or_built(trainable_variables)
         recompute = self.missing.leave_out_of(recompute, variables)
-        gradients, variables = self.missing.leave_out(list(grads), variables)
+        gradients, variables = self.missing.leave_out(grads, variables)
         if self.accumulate_steps == 1:
             self._apply_means(gradients, variables, recompute)
             return
@@ -436,13 +426,6 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                 "variables that are to be trained"
             )
 
-    def update_step(self, gradient, variable, learning_rate):
-        """Left to the inner optimizer; `apply` does not call it here."""
-        self.inner.update_step(gradient, variable, learning_rate)
-
-    def finalize_variable_values(self, var_list):
-        self.inner.finalize_variable_values(var_list)
-
     def save_own_variables(self, store):
         # Keras saves `inner` by itself, as it is an attribute.
         for variable in self._state:
@@ -484,6 +467,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                     config[key], custom_objects=custom_objects
                 )
         return cls(config.pop("inner"), **config)
+
+
+keras_loss_scale.replace_around(DistributedOptimizer)
 
 
 def _nothing(*args):
