@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from disttrain.losses import Losses
-from disttrain.optimizers import wrapping
-from disttrain.replication import active
+from disttrain.optimizers import taking_over, wrapping
+from disttrain.replication import active, adoption
 
 _OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
 
@@ -90,6 +90,7 @@ class Task:
             if training and not self.optimizer.built:
                 if not self.model.trainable_variables:
                     raise ValueError("the model has no trainable variables")
+                taking_over.check_exclusions(self.optimizer.inner, self.model)
                 self.optimizer.build(self.model.trainable_variables)
 
     def call(self, x, training, present=None):
@@ -193,16 +194,7 @@ def _fresh_metrics(metrics, replication):
         return metrics
 
     def renew(metric):
-        if isinstance(metric, keras.metrics.Metric):
-            try:
-                return type(metric).from_config(metric.get_config())
-            except TypeError as error:
-                raise TypeError(
-                    f"the metric {metric.name!r} cannot be made anew in the replicas' scope "
-                    f"({error}); give it a get_config, or hand in metrics as a function that "
-                    "returns them"
-                ) from error
-        return metric
+        return adoption.copy_metric(metric) if isinstance(metric, keras.metrics.Metric) else metric
 
     return None if metrics is None else keras.tree.map_structure(renew, metrics)
 

@@ -4,6 +4,7 @@
 speak to each other is the replication's; what the inner optimizer does with a gradient is its own.
 """
 
+import copy
 import dataclasses
 import fnmatch
 
@@ -19,6 +20,7 @@ from disttrain.optimizers import keras_loss_scale, skips, taking_over
 from disttrain.optimizers.delegating import DelegatingOptimizer, refused
 from disttrain.optimizers.missing import MissingGradients, some
 from disttrain.optimizers.outcome import Outcome
+from disttrain.replication import adoption
 
 
 @keras.saving.register_keras_serializable("disttrain")
@@ -96,9 +98,11 @@ class DistributedOptimizer(DelegatingOptimizer):
         )
         skips.check(max_skipped)
         super().__init__(name or f"distributed_{inner.name}")
+        taking_over.move_into_scope(inner, self._distribution_strategy)
         self.inner = inner
-        self.clip = clip
-        self.loss_scale = scale
+        # Their state belongs to this optimizer; the user may give the same objects to another.
+        self.clip = copy.copy(clip)
+        self.loss_scale = copy.copy(scale)
         self.reduction = Reduction(reduction, compression, groups, sparse_as_dense)
         self.accumulator = Accumulator(accumulate_steps)
         self.accumulate_steps = self.accumulator.steps
@@ -109,7 +113,7 @@ class DistributedOptimizer(DelegatingOptimizer):
             raise ValueError(
                 f"{inner.name!r} takes two gradients of each batch, which does not go with {given}"
             )
-        self._path = GradientPath(self.reduction, clip, self.is_local)
+        self._path = GradientPath(self.reduction, self.clip, self.is_local)
         self._outcome = Outcome(self)
         self._wanted_replication = replication
         self._replication = None
@@ -146,7 +150,7 @@ class DistributedOptimizer(DelegatingOptimizer):
 
         Args:
             inner: A Keras optimizer.
-            replication: A `Replication`.
+            replication: As for the constructor.
         """
         settings = self._own_config()
         del settings["name"]
@@ -160,14 +164,35 @@ class DistributedOptimizer(DelegatingOptimizer):
         made.ema_overwrite_frequency = made.ema_overwrite_frequency or self.ema_overwrite_frequency
         return made
 
+    def clone(self):
+        """A new optimizer with the same settings and without state, for another model.
+
+        An optimizer keeps slots for the variables of one model, so each further model, such as
+        that of the next fold of a cross validation, needs its own.
+
+        Returns:
+            A `DistributedOptimizer`, made in the same `tf.distribute` scope. The learning rate of
+            the inner optimizer is the present one.
+
+        Raises:
+            ValueError: The inner optimizer has settings that belong to its model's variables.
+        """
+        with self._distribution_strategy.scope():
+            inner = adoption.copy_optimizer(self.inner)
+            return self.rewrapped(inner, self._wanted_replication)
+
     def build(self, variables):
         """Creates the slots of the inner optimizer and the wrapper's own state.
 
         Args:
             variables: The trainable variables, a list of `keras.Variable`.
+
+        Raises:
+            ValueError: The inner optimizer belongs to another model, or to another scope.
         """
         if self.built:
             return
+        taking_over.check_belongs(self.inner, variables, self._distribution_strategy)
         if not self.inner.built:
             self.inner.build(variables)
             taking_over.load_what_came_before_build(self.inner)
@@ -422,8 +447,9 @@ class DistributedOptimizer(DelegatingOptimizer):
         unknown = [getattr(v, "path", v.name) for v in variables if id(v) not in known]
         if unknown:
             raise ValueError(
-                f"the optimizer was not built with {some(unknown)}; build a new one with all "
-                "variables that are to be trained"
+                f"the optimizer {self.name!r} was not built with {some(unknown)}; for another "
+                "model use optimizer.clone(), and build one with all variables that are to be "
+                "trained"
             )
 
     def save_own_variables(self, store):

@@ -47,8 +47,20 @@ if hasattr(keras.optimizers, "ScheduleFreeAdamW"):
 if hasattr(keras.optimizers, "MultiOptimizer"):
     OPTIMIZERS["MultiOptimizer"] = {}
 
-#: Ours.
+
+
+def changed_later():
+    """An optimizer with what its configuration lacks."""
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.learning_rate = 0.02
+    optimizer.iterations.assign(5)
+    return optimizer
+
+
+#: Ours, and those that a user has changed.
 OWN = {
+    "AdamW, changed later": changed_later,
     "LARS": lambda: disttrain.optimizers.LARS(0.5, momentum=0.9),
     "SAM": lambda: disttrain.optimizers.SAM(keras.optimizers.SGD(0.1, momentum=0.9), rho=0.1),
     "Lookahead": lambda: disttrain.optimizers.Lookahead(keras.optimizers.SGD(0.1), sync_period=4),
