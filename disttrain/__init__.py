@@ -50,10 +50,7 @@ def __dir__():
     return sorted([*globals(), *__all__])
 
 
-if "keras" in sys.modules:
-    # So that keras.models.load_model knows the names in what disttrain has saved.
-    for _name in ("layers", "optimizers", "schedules"):
-        importlib.import_module(f"disttrain.{_name}")
+importlib.import_module("disttrain.registration").register_with_keras()
 
 if os.path.basename(sys.argv[0]) != "disttrain":
     if os.environ.get("TF_CONFIG"):

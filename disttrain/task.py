@@ -11,7 +11,8 @@ from disttrain.compiled_metrics import CompiledMetrics
 from disttrain.keras_loss_scaling import unscaled
 from disttrain.losses import Losses
 from disttrain.metric_results import named_results
-from disttrain.replication import active
+from disttrain.optimizers import taking_over, wrapping
+from disttrain.replication import active, adoption
 
 _OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
 
@@ -58,6 +59,7 @@ class Task:
         with replication.scope(), _dtype_policy(precision):
             self.model = build_model()
             _check_model(self.model)
+            wrapping.scale_loss_of(self.model, optimizer)
             self.model.compile(
                 optimizer=optimizer,
                 loss=loss,
@@ -119,6 +121,7 @@ class Task:
             if training and not self.optimizer.built:
                 if not self.model.trainable_variables:
                     raise ValueError("the model has no trainable variables")
+                taking_over.check_exclusions(self.optimizer.inner, self.model)
                 self.optimizer.build(self.model.trainable_variables)
 
     def _find_layer_metrics(self):
@@ -247,16 +250,7 @@ def _fresh_metrics(metrics, replication):
         return metrics
 
     def renew(metric):
-        if isinstance(metric, keras.metrics.Metric):
-            try:
-                return type(metric).from_config(metric.get_config())
-            except TypeError as error:
-                raise TypeError(
-                    f"the metric {metric.name!r} cannot be made anew in the replicas' scope "
-                    f"({error}); give it a get_config, or hand in metrics as a function that "
-                    "returns them"
-                ) from error
-        return metric
+        return adoption.copy_metric(metric) if isinstance(metric, keras.metrics.Metric) else metric
 
     return None if metrics is None else keras.tree.map_structure(renew, metrics)
 

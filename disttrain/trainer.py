@@ -50,7 +50,8 @@ class Trainer:
 
     Args:
         build_model: A function that returns a `keras.Model`; called in the replication's scope.
-        optimizer: A Keras optimizer, its name, or a `DistributedOptimizer`.
+        optimizer: A Keras optimizer, its name, or a `DistributedOptimizer`. It belongs to this
+            trainer then; `trainer.optimizer.clone()` makes one for another trainer.
         loss: A `keras.losses.Loss`, its name, a function `(y_true, y_pred)`, or a list or
             dictionary of them for several outputs, by which names the targets and sample weights
             may come as well. Means are taken over the global batch.
@@ -62,8 +63,9 @@ class Trainer:
         replication: `"auto"`, `"single"`, `"mirrored"`, `"multi_worker"`, `"horovod"`, a
             `tf.distribute.Strategy`, or a `disttrain.replication.Replication`.
         clip: A clip such as `disttrain.ClipByGlobalNorm(1.0)`.
-        loss_scale: `None`, a number, `"dynamic"`, or a `disttrain.DynamicLossScale`. With
-            `precision="mixed_float16"`, `None` means `"dynamic"`.
+        loss_scale: `None`, a number, `"dynamic"`, or a `disttrain.DynamicLossScale`. For a model
+            with the dtype policy `mixed_float16`, of its own, by `precision` or by
+            `keras.config.set_dtype_policy`, `None` means `"dynamic"`; 1 does not scale.
         accumulate_steps: Batches of the dataset whose gradients make one update, weighted by
             their examples. What is left at the end of an epoch makes an update of its own.
         compression: `None`, `"fp16"` or `"bf16"`: the dtype in which gradients travel.
@@ -134,8 +136,6 @@ class Trainer:
         self._seed = seed
         if seed is not None:
             keras.utils.set_random_seed(seed)
-        if loss_scale is None and precision == "mixed_float16":
-            loss_scale = wrapping.dynamic_unless_set(optimizer)
         if hang_seconds is not None and not hang_seconds > 0:
             raise ValueError(f"hang_seconds must be above 0 or None, not {hang_seconds!r}")
         self._hang_seconds = hang_seconds
@@ -442,6 +442,8 @@ class Trainer:
         """
         before = self._task.optimizer
         after = wrapping.wrapped(optimizer, self.replication, self._settings)
+        with self.replication.scope():
+            wrapping.scale_loss_of(self.model, after)
         self._task.optimizer = self.model.optimizer = after
         self._train_step = None
         if before.built:

@@ -4,24 +4,28 @@
 speak to each other is the replication's; what the inner optimizer does with a gradient is its own.
 """
 
+import copy
 import dataclasses
 
 import keras
 import tensorflow as tf
 
 from disttrain import replication as replication_module
+from disttrain.gradients import loss_scale as loss_scale_module
 from disttrain.gradients import overwriting, sparse
 from disttrain.gradients.accumulation import Accumulator
 from disttrain.gradients.path import GradientPath
 from disttrain.gradients.reduction import Reduction
-from disttrain.optimizers import own_state, skips, taking_over
+from disttrain.optimizers import keras_loss_scale, own_state, skips, taking_over
+from disttrain.optimizers.delegating import DelegatingOptimizer, refused
 from disttrain.optimizers.local_variables import LocalVariables
 from disttrain.optimizers.missing import MissingGradients, some
 from disttrain.optimizers.outcome import Outcome
+from disttrain.replication import adoption
 
 
 @keras.saving.register_keras_serializable("disttrain")
-class DistributedOptimizer(keras.optimizers.Optimizer):
+class DistributedOptimizer(DelegatingOptimizer):
     """Wraps a Keras optimizer so that all replicas make the same, right update.
 
     Each step: the gradients are summed over all replicas; if one element of the sum is not finite
@@ -42,7 +46,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             are taken over and cleared, for Keras would apply them before the reduction. A
             `LossScaleOptimizer` is unwrapped.
         clip: A `disttrain.gradients.clipping.Clip`, or `None`.
-        loss_scale: `None`, a number, `"dynamic"` or a `disttrain.DynamicLossScale`.
+        loss_scale: `None`, a number, `"dynamic"` or a `disttrain.DynamicLossScale`. In a model with
+            the dtype policy `mixed_float16`, `Model.compile` turns `None` into `"dynamic"`, unless
+            it is called with `auto_scale_loss=False`, and so does `disttrain.Trainer`.
         accumulate_steps: Gradients of so many calls of `apply` are averaged before one update.
         reduction: `"mean"`, `"sum"` or `"adasum"`.
         compression: `None`, `"fp16"` or `"bf16"`: the dtype in which gradients travel.
@@ -63,6 +69,12 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         ValueError: Both `inner` and the arguments clip, scale or accumulate, or an argument is
             unknown or does not go with another.
     """
+
+    clipnorm = refused("clipnorm", "clip=disttrain.ClipByNorm(...)")
+    global_clipnorm = refused("global_clipnorm", "clip=disttrain.ClipByGlobalNorm(...)")
+    clipvalue = refused("clipvalue", "clip=disttrain.ClipByValue(...)")
+    loss_scale_factor = refused("loss_scale_factor", "loss_scale=...")
+    gradient_accumulation_steps = refused("gradient_accumulation_steps", "accumulate_steps=...")
 
     def __init__(
         self,
@@ -87,10 +99,12 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             inner, clip, loss_scale, accumulate_steps
         )
         skips.check(max_skipped)
-        super().__init__(learning_rate=0.0, name=name or f"distributed_{inner.name}")
+        super().__init__(name or f"distributed_{inner.name}")
+        taking_over.move_into_scope(inner, self._distribution_strategy)
         self.inner = inner
-        self.clip = clip
-        self.loss_scale = scale
+        # Their state belongs to this optimizer; the user may give the same objects to another.
+        self.clip = copy.copy(clip)
+        self.loss_scale = copy.copy(scale)
         self.reduction = Reduction(reduction, compression, groups, sparse_as_dense)
         self.accumulator = Accumulator(accumulate_steps)
         self.accumulate_steps = self.accumulator.steps
@@ -102,19 +116,15 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             raise ValueError(
                 f"{inner.name!r} takes two gradients of each batch, which does not go with {given}"
             )
-        self._path = GradientPath(self.reduction, clip, self.is_local)
+        self._path = GradientPath(self.reduction, self.clip, self.is_local)
         self._outcome = Outcome(self)
         self._wanted_replication = replication
         self._replication = None
         #: What records the steps of `apply`, if anything; see `disttrain.callbacks`.
         self.observer = None
-        self._state = []
         self._scale_is_built = False
         self.missing = MissingGradients()
         self._loaded = None
-        # Callbacks such as SwapEMAWeights look for these on the optimizer of the model.
-        self.use_ema = inner.use_ema
-        self.ema_momentum = inner.ema_momentum
         self.ema_overwrite_frequency = taking_over.ema_overwrite_frequency(inner)
         taking_over.silence(inner)
 
@@ -134,40 +144,16 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         return self._replication
 
     @property
-    def variables(self):
-        """The wrapper's own state, then the variables of the inner optimizer."""
-        return [*self._state, *self.inner.variables]
-
-    @property
-    def iterations(self):
-        """Number of updates that were applied; skipped steps do not count."""
-        return self.inner.iterations
-
-    @property
-    def learning_rate(self):
-        """Learning rate of the next update."""
-        return self.inner.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value):
-        self.inner.learning_rate = value
-
-    @property
     def built_with(self):
         """The trainable variables that it was built with, in order."""
         return self._trainable_variables
-
-    @property
-    def two_gradients(self):
-        """Whether a step needs a second gradient at perturbed weights, as `SAM` does."""
-        return getattr(self.inner, "two_gradients", False)
 
     def rewrapped(self, inner, replication):
         """A new wrapper with the same settings around another optimizer.
 
         Args:
             inner: A Keras optimizer.
-            replication: A `Replication`.
+            replication: As for the constructor.
         """
         settings = self._own_config()
         del settings["name"]
@@ -181,6 +167,23 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         made.ema_overwrite_frequency = made.ema_overwrite_frequency or self.ema_overwrite_frequency
         return made
 
+    def clone(self):
+        """A new optimizer with the same settings and without state, for another model.
+
+        An optimizer keeps slots for the variables of one model, so each further model, such as
+        that of the next fold of a cross validation, needs its own.
+
+        Returns:
+            A `DistributedOptimizer`, made in the same `tf.distribute` scope. The learning rate of
+            the inner optimizer is the present one.
+
+        Raises:
+            ValueError: The inner optimizer has settings that belong to its model's variables.
+        """
+        with self._distribution_strategy.scope():
+            inner = adoption.copy_optimizer(self.inner)
+            return self.rewrapped(inner, self._wanted_replication)
+
     def build(self, variables):
         """Creates the slots of the inner optimizer and the wrapper's own state.
 
@@ -188,11 +191,13 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             variables: The trainable variables, a list of `keras.Variable`.
 
         Raises:
-            ValueError: An entry of `local_variables` means none of them.
+            ValueError: An entry of `local_variables` means none of them, or the inner optimizer
+                belongs to another model or to another scope.
         """
         if self.built:
             return
         self._local.check(variables)
+        taking_over.check_belongs(self.inner, variables, self._distribution_strategy)
         if not self.inner.built:
             self.inner.build(variables)
             taking_over.load_what_came_before_build(self.inner)
@@ -203,12 +208,21 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         if self.accumulate_steps > 1:
             self.accumulator.build(self._add_state, self._add_like, variables)
         self._trainable_variables = list(variables)
-        if self.use_ema:
-            self._model_variables_moving_average = self.inner._model_variables_moving_average
         self.built = True
         if self._loaded is not None:
             store, self._loaded = self._loaded, None
             self.load_own_variables(store)
+
+    def use_loss_scale(self, loss_scale):
+        """Scales the loss from now on, unless it is scaled already.
+
+        Args:
+            loss_scale: A number, `"dynamic"` or a `disttrain.DynamicLossScale`.
+        """
+        if self.loss_scale is None:
+            self.loss_scale = loss_scale_module.resolve(loss_scale)
+            if self.built:
+                self._build_loss_scale()
 
     def _build_loss_scale(self):
         if self.loss_scale is not None and not self._scale_is_built:
@@ -217,16 +231,12 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                 self.loss_scale.build(self._add_state)
 
     def _add_state(self, name, dtype, value, shape=()):
-        variable = self.add_variable(
+        return self.add_variable(
             shape=shape, dtype=dtype, initializer=keras.initializers.Constant(value), name=name
         )
-        self._state.append(variable)
-        return variable
 
     def _add_like(self, reference, name):
-        variable = self.add_variable_from_reference(reference, name=name)
-        self._state.append(variable)
-        return variable
+        return self.add_variable_from_reference(reference, name=name)
 
     def current_loss_scale(self):
         """The factor on the loss, a float32 scalar; 1 without loss scaling."""
@@ -278,9 +288,12 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             ValueError: Every gradient is `None`, their number does not fit the variables, a
                 variable is not one that the optimizer was built with, or `recompute` is missing.
         """
+        grads = list(grads)
+        if not grads:
+            return  # As Keras does it.
         variables = self._variables_or_built(trainable_variables)
         recompute = self.missing.leave_out_of(recompute, variables)
-        gradients, variables = self.missing.leave_out(list(grads), variables)
+        gradients, variables = self.missing.leave_out(grads, variables)
         if self.accumulate_steps == 1:
             self._apply_means(gradients, variables, recompute)
             return
@@ -456,16 +469,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         unknown = [getattr(v, "path", v.name) for v in variables if id(v) not in known]
         if unknown:
             raise ValueError(
-                f"the optimizer was not built with {some(unknown)}; build a new one with all "
-                "variables that are to be trained"
+                f"the optimizer {self.name!r} was not built with {some(unknown)}; for another "
+                "model use optimizer.clone(), and build one with all variables that are to be "
+                "trained"
             )
-
-    def update_step(self, gradient, variable, learning_rate):
-        """Left to the inner optimizer; `apply` does not call it here."""
-        self.inner.update_step(gradient, variable, learning_rate)
-
-    def finalize_variable_values(self, var_list):
-        self.inner.finalize_variable_values(var_list)
 
     def save_own_variables(self, store):
         # Keras saves `inner` by itself, as it is an attribute.
@@ -505,6 +512,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
                     config[key], custom_objects=custom_objects
                 )
         return cls(config.pop("inner"), **config)
+
+
+keras_loss_scale.replace_around(DistributedOptimizer)
 
 
 def _nothing(*args):

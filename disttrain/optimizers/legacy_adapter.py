@@ -26,6 +26,9 @@ class Adapter(keras.optimizers.Optimizer):
         **options: `name`, `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`.
     """
 
+    #: It is made anew in another scope, for its variables are not Keras's alone.
+    wraps_another_api = True
+
     def __init__(self, wrapped, learning_rate, **options):
         has_rate = learning_rate is not None
         super().__init__(learning_rate=learning_rate if has_rate else 1.0, **options)

@@ -55,7 +55,6 @@ class Lookahead(OptimizerWrapper):
         self._slow_weights = [
             self.add_variable_from_reference(variable, name="slow") for variable in variables
         ]
-        self._state.extend(self._slow_weights)
 
     def _apply(self, gradients, variables):
         # At build the weights may not be there yet, for they are loaded or broadcast later.

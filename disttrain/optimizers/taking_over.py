@@ -10,6 +10,8 @@ import functools
 import keras
 
 from disttrain.gradients import clipping, loss_scale
+from disttrain.optimizers.missing import some
+from disttrain.replication import adoption
 
 
 def separate(inner, clip, scale, accumulate_steps):
@@ -65,6 +67,49 @@ def separate(inner, clip, scale, accumulate_steps):
             None,
         )
     return inner, clip, loss_scale.resolve(scale), accumulate_steps
+
+
+def move_into_scope(inner, strategy):
+    """Moves an optimizer into the scope in which its wrapper is made, where that is possible."""
+    every = adoption.parts(inner)
+    if strategy.num_replicas_in_sync > 1 and not any(
+        one.built or getattr(one, "wraps_another_api", False) for one in every
+    ):
+        adoption.move_into_scope(inner, strategy, type(strategy).__name__)
+
+
+def check_belongs(inner, variables, strategy):
+    """Raises a `ValueError` if an optimizer belongs to other variables, or to another scope."""
+    for one in adoption.parts(inner):
+        replicas = {one._distribution_strategy.num_replicas_in_sync, strategy.num_replicas_in_sync}
+        if one._distribution_strategy is not strategy and replicas != {1}:
+            raise ValueError(
+                f"the optimizer {one.name!r} belongs to another tf.distribute scope than its "
+                "DistributedOptimizer; make both in one scope, and one for each Trainer"
+            )
+    if not inner.built:
+        return
+    known = inner._trainable_variables_indices
+    unknown = [v.path for v in variables if inner._var_key(v) not in known]
+    if unknown:
+        raise ValueError(
+            f"the optimizer {inner.name!r} was built for the variables of another model, and has "
+            f"no slots for {some(unknown)}; make an optimizer for each model, by "
+            "DistributedOptimizer.clone() (trainer.optimizer.clone()) or in a function"
+        )
+
+
+def check_exclusions(inner, model):
+    """Raises a `ValueError` if variables of another model are excluded from weight decay."""
+    for one in adoption.parts(inner):
+        excluded = getattr(one, "_exclude_from_weight_decay", ())
+        missing = set(excluded) - {one._var_key(variable) for variable in model.variables}
+        if missing:
+            raise ValueError(
+                f"the optimizer {one.name!r} excludes variables of another model from weight "
+                f"decay, {len(missing)} of them; name those of the trainer's model by "
+                "exclude_from_weight_decay(var_names=['bias', ...])"
+            )
 
 
 def ema_overwrite_frequency(inner):

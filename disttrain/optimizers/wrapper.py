@@ -7,24 +7,11 @@ on the wrapper, `DistributedOptimizer` above all, means the inner ones.
 
 import keras
 
+from disttrain.optimizers.delegating import DelegatingOptimizer, of_inner
 from disttrain.optimizers.distributed import DistributedOptimizer
 
 
-def _of_inner(name):
-    """An attribute that is the inner optimizer's."""
-
-    def read(self):
-        return getattr(self.inner, name)
-
-    def write(self, value):
-        # Keras's constructor sets its defaults before there is an inner optimizer.
-        if "inner" in vars(self):
-            setattr(self.inner, name, value)
-
-    return property(read, write, doc=f"`{name}` of the inner optimizer.")
-
-
-class OptimizerWrapper(keras.optimizers.Optimizer):
+class OptimizerWrapper(DelegatingOptimizer):
     """A Keras optimizer around another one.
 
     Args:
@@ -37,59 +24,28 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         ValueError: `inner` has built its slots, or was made in the scope of another strategy.
     """
 
-    clipnorm = _of_inner("clipnorm")
-    global_clipnorm = _of_inner("global_clipnorm")
-    clipvalue = _of_inner("clipvalue")
-    loss_scale_factor = _of_inner("loss_scale_factor")
-    gradient_accumulation_steps = _of_inner("gradient_accumulation_steps")
-    weight_decay = _of_inner("weight_decay")
-    use_ema = _of_inner("use_ema")
-    ema_momentum = _of_inner("ema_momentum")
-    ema_overwrite_frequency = _of_inner("ema_overwrite_frequency")
-    _model_variables_moving_average = _of_inner("_model_variables_moving_average")
-    _iterations = _of_inner("_iterations")
-    _learning_rate = _of_inner("_learning_rate")
+    clipnorm = of_inner("clipnorm")
+    global_clipnorm = of_inner("global_clipnorm")
+    clipvalue = of_inner("clipvalue")
+    loss_scale_factor = of_inner("loss_scale_factor")
+    gradient_accumulation_steps = of_inner("gradient_accumulation_steps")
+    ema_overwrite_frequency = of_inner("ema_overwrite_frequency")
 
     def __init__(self, inner, name=None):
         inner = keras.optimizers.get(inner) if isinstance(inner, (str, dict)) else inner
         owner = type(self).__name__
         _check_inner(inner, owner)
-        super().__init__(learning_rate=0.0, name=name)
+        super().__init__(name)
         if inner._distribution_strategy is not self._distribution_strategy:
             raise ValueError(
                 f"the optimizer {inner.name!r} was made in another tf.distribute scope than the "
                 f"{owner} around it; make both in the same scope"
             )
         self.inner = inner
-        self._state = []
         # Whoever keeps the wrapper from summing over replicas means the optimizer inside, too.
         inner._all_reduce_sum_gradients = lambda pairs: self._all_reduce_sum_gradients(pairs)
         # Keras also visits the inner optimizer, whose state is saved as part of the wrapper's.
         inner.save_own_variables = inner.load_own_variables = lambda store: None
-
-    @property
-    def variables(self):
-        """The wrapper's own state, then the variables of the inner optimizer."""
-        return [*self._state, *self.inner.variables]
-
-    @property
-    def iterations(self):
-        """Number of updates of the inner optimizer."""
-        return self.inner.iterations
-
-    @property
-    def learning_rate(self):
-        """Learning rate of the inner optimizer's next update."""
-        return self.inner.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value):
-        self.inner.learning_rate = value
-
-    @property
-    def two_gradients(self):
-        """Whether a step needs a second gradient at perturbed weights; see `SAM`."""
-        return getattr(self.inner, "two_gradients", False)
 
     def perturb(self, gradients, variables, finite=None):
         """Left to the inner optimizer; see `SAM.perturb`."""
@@ -118,14 +74,12 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
             )
         variables = list(variables)
         self.inner.build(variables)
-        for i, variable in enumerate(variables):
-            self._trainable_variables_indices[self._var_key(variable)] = i
         self._build_state(variables)
         self._trainable_variables = variables
         self.built = True
 
     def _build_state(self, variables):
-        """Makes the wrapper's own variables; they belong into `self._state`."""
+        """Makes the wrapper's own variables, with `add_variable`."""
 
     def apply(self, grads, trainable_variables=None):
         """Makes one update.
@@ -153,23 +107,6 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
 
     def _apply(self, gradients, variables):
         self.inner.apply(gradients, variables)
-
-    def update_step(self, gradient, variable, learning_rate):
-        """Left to the inner optimizer; `apply` does not call it here."""
-        self.inner.update_step(gradient, variable, learning_rate)
-
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
-        """As Keras does it, on the inner optimizer."""
-        self.inner.exclude_from_weight_decay(var_list, var_names)
-
-    def finalize_variable_values(self, var_list):
-        """As Keras does it, on the inner optimizer."""
-        self.inner.finalize_variable_values(var_list)
-
-    def set_weights(self, weights):
-        """Sets `variables` to the values given in the same order."""
-        for variable, value in zip(self.variables, weights, strict=True):
-            variable.assign(value)
 
     def get_config(self):
         return {"name": self.name, "inner": keras.saving.serialize_keras_object(self.inner)}

@@ -3,6 +3,7 @@
 import keras
 
 from disttrain.optimizers.distributed import DistributedOptimizer
+from disttrain.optimizers.keras_loss_scale import is_mixed_float16
 
 
 def wrapped(optimizer, replication, settings):
@@ -40,12 +41,12 @@ def wrapped(optimizer, replication, settings):
         return made.rewrapped(inner, replication)
 
 
-def dynamic_unless_set(optimizer):
-    """`"dynamic"`, or `None` for an optimizer that brings a loss scale of its own."""
-    inner = getattr(optimizer, "inner", optimizer)
-    has_own = (
-        isinstance(inner, keras.optimizers.LossScaleOptimizer)
-        or isinstance(optimizer, DistributedOptimizer)
-        or getattr(inner, "loss_scale_factor", None) is not None
-    )
-    return None if has_own else "dynamic"
+def scale_loss_of(model, optimizer):
+    """Gives an optimizer a dynamic loss scale if the model computes in `mixed_float16`.
+
+    Args:
+        model: A `keras.Model`.
+        optimizer: A `DistributedOptimizer`; one that scales the loss already stays as it is.
+    """
+    if is_mixed_float16(model):
+        optimizer.use_loss_scale("dynamic")

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.python.distribute import distribute_lib
 from tensorflow.python.ops.control_flow_v2_func_graphs import WhileBodyFuncGraph
 
-from disttrain.replication import chunks, startup
+from disttrain.replication import adoption, chunks, startup
 from disttrain.replication.base import Replication, Topology, by_dtype
 from disttrain.tf_config import check_tf_config
 
@@ -149,20 +149,9 @@ class TfDistribute(Replication):
         return gather.get_concrete_function(spec)
 
     def adopt(self, optimizer):
-        if self.replicas == 1 or optimizer._distribution_strategy is self.strategy:
+        if max(self.replicas, optimizer._distribution_strategy.num_replicas_in_sync) == 1:
             return optimizer
-        if optimizer.built:
-            raise ValueError(
-                f"the optimizer {optimizer.name!r} has built its slots outside of the scope of "
-                f"{self.name!r}; hand in a new one, or build it in trainer.replication.scope()"
-            )
-        config = optimizer.get_config()
-        rate = optimizer._learning_rate
-        if not hasattr(optimizer, "optimizers"):  # a MultiOptimizer has a rate in each
-            # A schedule or a function goes over as it is: it need not know how to serialize itself.
-            config["learning_rate"] = float(rate.numpy()) if hasattr(rate, "numpy") else rate
-        with self.scope():
-            return type(optimizer).from_config(config)
+        return adoption.move_into_scope(optimizer, self.strategy, self.name)
 
 
 class _OneReplica:

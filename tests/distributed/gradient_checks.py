@@ -47,8 +47,19 @@ if hasattr(keras.optimizers, "ScheduleFreeAdamW"):
 if hasattr(keras.optimizers, "MultiOptimizer"):
     OPTIMIZERS["MultiOptimizer"] = {}
 
-#: Ours.
+
+def changed_later():
+    """An optimizer with what its configuration lacks."""
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.learning_rate = 0.02
+    optimizer.iterations.assign(5)
+    return optimizer
+
+
+#: Ours, and those that a user has changed.
 OWN = {
+    "AdamW, changed later": changed_later,
     "LARS": lambda: disttrain.optimizers.LARS(0.5, momentum=0.9),
     "SAM": lambda: disttrain.optimizers.SAM(keras.optimizers.SGD(0.1, momentum=0.9), rho=0.1),
     "Lookahead": lambda: disttrain.optimizers.Lookahead(keras.optimizers.SGD(0.1), sync_period=4),
@@ -429,9 +440,7 @@ def model_fit(replication, folder):
     logdir = os.path.join(folder, "run")
     x, y = checks.data(48)
     topology = replication.topology
-    rows = np.arange(48).reshape(-1, 12)
-    if getattr(replication, "strategy", None) is None:
-        rows = np.array_split(rows, topology.processes, axis=1)[topology.process]
+    rows = _own_rows(replication)
     examples = tf.data.Dataset.from_tensor_slices((x[rows.ravel()], y[rows.ravel()]))
     keras.utils.set_random_seed(topology.process)
     with replication.scope():
@@ -488,6 +497,40 @@ def unknown_length(replication, folder):
     }
 
 
+def _own_rows(replication):
+    """This process's part of four batches of 12."""
+    rows = np.arange(48).reshape(-1, 12)
+    if getattr(replication, "strategy", None) is None:
+        rows = np.array_split(rows, replication.topology.processes, axis=1)
+        return rows[replication.topology.process]
+    return rows
+
+
+def model_fit_in_float16(replication, folder):
+    """`Model.fit` as Keras compiles it under `mixed_float16`; in two batches one rank overflows."""
+    x, y = checks.data(48)
+    x[[23, 47]] *= 3e4
+    rows = _own_rows(replication)
+    examples = tf.data.Dataset.from_tensor_slices((x[rows.ravel()], y[rows.ravel()]))
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        with replication.scope():
+            model = keras.Sequential([keras.Input((checks.FEATURES,)), keras.layers.Dense(3)])
+            model.set_weights([w * 0 + 0.1 for w in model.get_weights()])
+            model.compile(disttrain.DistributedOptimizer(keras.optimizers.SGD(0.5)), checks.loss())
+        model.fit(examples.batch(rows.shape[1]), epochs=2, verbose=0)
+    except ValueError as error:
+        return {"error": str(error)}
+    finally:
+        keras.config.set_dtype_policy(before)
+    return {
+        "weights": checks.flat(model.trainable_variables),
+        "loss_scale": model.optimizer.current_loss_scale(),
+        "iterations": model.optimizer.iterations.numpy(),
+    }
+
+
 def process_sets(replication, folder):
     """Ranks 0 and 1 train one model, the others each their own, at the same time."""
     if replication.name != "horovod":
@@ -527,5 +570,6 @@ CHECKS = {
     "sync-batch-normalization": sync_batch_normalization,
     "model-fit": model_fit,
     "unknown-length": unknown_length,
+    "model-fit-float16": model_fit_in_float16,
     "process-sets": process_sets,
 }

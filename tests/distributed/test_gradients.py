@@ -181,6 +181,17 @@ def test_model_fit_with_the_callbacks_trains_as_one_device(outcome, alone, kind)
             np.testing.assert_allclose(value, alone("model-fit", key), atol=1e-5)
 
 
+def test_model_fit_in_float16_skips_on_all_ranks_where_one_overflows(outcome, alone, kind):
+    if kind.startswith("multi_worker"):
+        return
+    assert alone("model-fit-float16", "iterations") == 4
+    for key in ("iterations", "loss_scale"):
+        for value in outcome.every("model-fit-float16", key):
+            assert value == alone("model-fit-float16", key)
+    for weights in outcome.every("model-fit-float16", "weights"):
+        np.testing.assert_allclose(weights, alone("model-fit-float16", "weights"), atol=2e-3)
+
+
 @pytest.mark.three_ranks
 def test_groups_of_ranks_train_side_by_side(outcome, alone):
     expected = alone("process-sets", "weights")
