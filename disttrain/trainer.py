@@ -24,6 +24,7 @@ from disttrain.loop import TrainingLoop
 from disttrain.optimizers import switching, wrapping
 from disttrain.progress import Progress
 from disttrain.range_test import automatic, sweep
+from disttrain.replication import ambient
 from disttrain.task import Task
 from disttrain.telemetry import Telemetry
 from disttrain.telemetry.divergence import DivergenceCheck
@@ -31,12 +32,12 @@ from disttrain.telemetry.log import RunLog
 from disttrain.train_step import TrainStep
 
 
-def _regrouping(method):
-    """Lets a method begin anew with the processes that are left, in an elastic job."""
+def _public(method):
+    """Lets a method leave a strategy's scope, and restart with the processes that are left."""
 
     @functools.wraps(method)
     def wrapper(self, *args, **kwargs):
-        with self.replication.regrouping():
+        with ambient.leave(self.replication), self.replication.regrouping():
             return method(self, *args, **kwargs)
 
     return wrapper
@@ -56,7 +57,8 @@ class Trainer:
         metrics: A list of metrics or their names, in Keras's structure for several outputs, or a
             function that returns it.
         replication: `"auto"`, `"single"`, `"mirrored"`, `"multi_worker"`, `"horovod"`, a
-            `tf.distribute.Strategy`, or a `disttrain.replication.Replication`.
+            `tf.distribute.Strategy`, or a `disttrain.replication.Replication`. In the scope of a
+            strategy, `"auto"` adopts it, and another choice is refused.
         clip: A clip such as `disttrain.ClipByGlobalNorm(1.0)`.
         loss_scale: `None`, a number, `"dynamic"`, or a `disttrain.DynamicLossScale`. With
             `precision="mixed_float16"`, `None` means `"dynamic"`.
@@ -144,8 +146,9 @@ class Trainer:
             "accumulate_steps": accumulate_steps,
             "compression": compression,
         }
-        optimizer = wrapping.wrapped(optimizer, self.replication, self._settings)
-        self._task = Task(build_model, optimizer, loss, metrics, self.replication, precision)
+        with ambient.leave(self.replication):
+            optimizer = wrapping.wrapped(optimizer, self.replication, self._settings)
+            self._task = Task(build_model, optimizer, loss, metrics, self.replication, precision)
         self._feeds = Feeds(self.replication, seed)
         goes_on = checkpoint is not None and bool(Store(checkpoint).names())
         self._log = RunLog.open(logdir, self.replication, goes_on)
@@ -173,7 +176,7 @@ class Trainer:
         """What the health rules have warned of so far, a tuple of findings; on the chief."""
         return self._log.findings
 
-    @_regrouping
+    @_public
     def fit(
         self,
         x,
@@ -346,7 +349,7 @@ class Trainer:
         history.on_train_end(logs)
         return self.model.history
 
-    @_regrouping
+    @_public
     def lr_range(
         self,
         x,
@@ -363,7 +366,7 @@ class Trainer:
         self._prepare(feed)
         return sweep.run(self._task, feed, jit_compile=self._jit_compile, **options)
 
-    @_regrouping
+    @_public
     def evaluate(self, x, y=None, *, batch_size=None, sample_weight=None, steps=None):
         """Computes the loss and the metrics over all examples.
 
@@ -379,7 +382,7 @@ class Trainer:
         """
         return self._evaluate(self._feeds.of(x, y, sample_weight, batch_size, steps))
 
-    @_regrouping
+    @_public
     def predict(self, x, *, batch_size=None, steps=None):
         """Computes the model's outputs for all examples.
 
@@ -406,6 +409,7 @@ class Trainer:
             step.add(element)
         return step.read()
 
+    @_public
     def switch_optimizer(self, optimizer, *, carry_over=True, warmup_steps=0):
         """Goes on with another optimizer; weights, step count and the run's files stay.
 
@@ -434,6 +438,7 @@ class Trainer:
                 variables = self.model.trainable_variables
                 switching.carry_over(before, after, variables, carry_over, warmup_steps)
 
+    @_public
     def export(self, path):
         """Saves the whole model as a `.keras` file, on the chief; called by every process.
 
