@@ -17,8 +17,8 @@ from disttrain.checkpoints import Checkpoint, exchange
 from disttrain.checkpoints.run import Run
 from disttrain.checkpoints.store import Store
 from disttrain.checkpoints.weights import export
-from disttrain.data import split_off
-from disttrain.data.feeds import Feeds, elements
+from disttrain.data import limits, split_off
+from disttrain.data.feeds import Feeds
 from disttrain.eval_step import EvaluateStep, PredictStep
 from disttrain.loop import TrainingLoop
 from disttrain.optimizers import switching, wrapping
@@ -213,8 +213,11 @@ class Trainer:
             shuffle: Whether arrays are shuffled anew in each epoch.
             sample_weight: Weights for arrays.
             initial_epoch: Number of the first epoch.
-            steps_per_epoch: Steps of an epoch; by default the whole dataset.
-            validation_steps: Steps of a validation; by default the whole dataset.
+            steps_per_epoch: Steps of an epoch; by default the whole dataset. The next epoch
+                continues where the last one ended. Where the data end, the epoch ends with a
+                warning, and the next one reads them from the beginning.
+            validation_steps: Steps of a validation, from the beginning of the data; by default
+                the whole dataset.
             validation_batch_size: Global batch size for validation arrays.
             validation_freq: Validate after every so many epochs, or a list of epochs from 1.
             learning_rate: `"auto"` begins with a range test, `lr_range`, and trains with what it
@@ -240,8 +243,16 @@ class Trainer:
             (x, y, sample_weight), validation_data = split_off(
                 x, y, sample_weight, validation_split, validation_data
             )
+        epochs = limits.limit_epochs(epochs)
         feed = self._feeds.of(
-            x, y, sample_weight, batch_size, steps_per_epoch, shuffle=shuffle, training=True
+            x,
+            y,
+            sample_weight,
+            batch_size,
+            steps_per_epoch,
+            shuffle=shuffle,
+            training=True,
+            steps_name="steps_per_epoch",
         )
         validation = None
         if validation_data is not None:
@@ -249,9 +260,13 @@ class Trainer:
                 validation_data, validation_batch_size or batch_size, validation_steps
             )
         self._prepare(feed)
-        agreement.check_batches(self.replication, feed.steps)
+        agreement.check_batches(
+            self.replication, feed.steps, feed.length if feed.is_finite else None
+        )
         if learning_rate is not None:
-            updates = feed.steps and self._train_step.updates(feed.steps) * (epochs - initial_epoch)
+            updates = feed.steps and sum(
+                map(self._train_step.updates, feed.steps_of(epochs - initial_epoch))
+            )
             automatic.check(self.optimizer, learning_rate, updates)
             trial = self._feeds.trial(x, y, sample_weight, batch_size, steps_per_epoch, shuffle)
             if self._run is not None:
@@ -405,7 +420,7 @@ class Trainer:
             self._predict_step = PredictStep(self._task, feed)
         step = self._predict_step
         step.reset()
-        for element in elements(feed):
+        for element in self._feeds.elements(feed):
             step.add(element)
         return step.read()
 
@@ -518,7 +533,7 @@ class Trainer:
             callbacks.on_test_begin()
         step.reset()
         self._task.reset_metrics()
-        for number, element in enumerate(elements(feed)):
+        for number, element in enumerate(self._feeds.elements(feed)):
             if callbacks is not None:
                 callbacks.on_test_batch_begin(number)
             with self.replication.pulse.waiting():

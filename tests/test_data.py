@@ -313,8 +313,8 @@ def test_steps_come_from_the_data_or_from_the_user():
     unknown = dataset(x, size=4).filter(lambda rows: True)
     assert data.make_feed(unknown, single(1)).steps is None
     endless = data.make_feed(dataset(x, size=4), single(1), steps=5)
-    assert (endless.steps, endless.endless) == (5, True)
-    assert len(list(endless.dataset(0).take(7))) == 7
+    assert (endless.steps, endless.endless, endless.length) == (5, True, 3)
+    assert len(list(endless.dataset(0).take(7))) == 3
 
 
 class Batches(keras.utils.PyDataset):

@@ -1,11 +1,81 @@
-"""Makes the feeds of one trainer, for training, validation and prediction."""
+"""Finds out what kind of data a user gives, and makes the feeds of one trainer from it."""
 
+import dataclasses
 import itertools
 
 import keras
+import tensorflow as tf
 
 from disttrain.batches import let_go
-from disttrain.data.feed import has_no_end, make_feed, pipeline_errors
+from disttrain.data import limits
+from disttrain.data.arrays import from_arrays
+from disttrain.data.feed import from_dataset, has_no_end, pipeline_errors
+from disttrain.data.input_functions import from_function
+
+
+def make_feed(
+    data,
+    topology,
+    *,
+    y=None,
+    sample_weight=None,
+    batch_size=None,
+    shuffle=False,
+    seed=0,
+    steps=None,
+    training=False,
+    all_gather=None,
+):
+    """Builds the `Feed` of a process.
+
+    Args:
+        data: A batched `tf.data.Dataset`, a function of a `tf.distribute.InputContext` that returns
+            one, or arrays (NumPy, TensorFlow, pandas; nested in dictionaries or tuples).
+        topology: The process's `disttrain.replication.Topology`.
+        y: Targets, where `data` is arrays.
+        sample_weight: Weights, where `data` is arrays.
+        batch_size: Global batch size for arrays, 32 by default.
+        shuffle: Whether arrays are shuffled anew in each epoch.
+        seed: Seed of that order.
+        steps: Steps of an epoch; by default the whole dataset.
+        training: Whether the first batch must fill every replica.
+        all_gather: Gathers a NumPy array over processes.
+
+    Raises:
+        TypeError: `data` is none of these.
+        ValueError: It is not batched, has no end, is empty, or its batch is smaller than the
+            number of replicas.
+    """
+    if isinstance(data, tf.data.Dataset) or callable(data):
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                "y and sample_weight come from the dataset itself; let it yield (x, y) or "
+                "(x, y, sample_weight)"
+            )
+        if batch_size is not None:
+            raise ValueError("batch_size goes with arrays; batch the dataset itself: ds.batch(64)")
+    if isinstance(data, tf.data.Dataset):
+        return from_dataset(data, topology, steps, training)
+    if isinstance(data, (keras.utils.PyDataset, tf.distribute.DistributedDataset)) or (
+        hasattr(data, "__next__")
+    ):
+        raise TypeError(
+            f"a {type(data).__name__} is not supported, because every process has to read the same "
+            "batches; give a tf.data.Dataset, a function of a tf.distribute.InputContext, or arrays"
+        )
+    if callable(data):
+        return from_function(data, topology, steps, training, all_gather)
+    return from_arrays(
+        data,
+        y,
+        sample_weight,
+        32 if batch_size is None else batch_size,
+        shuffle,
+        seed,
+        steps,
+        training,
+        topology,
+    )
 
 
 class Feeds:
@@ -20,20 +90,36 @@ class Feeds:
         self._replication = replication
         self._seed = seed
 
-    def of(self, x, y, sample_weight, batch_size, steps, shuffle=False, training=False):
-        """A feed; for the arguments see `make_feed`."""
-        return make_feed(
-            x,
-            self._replication.topology,
-            y=y,
-            sample_weight=sample_weight,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=self._seed,
-            steps=steps,
-            training=training,
-            all_gather=self._replication.all_gather,
-        )
+    def of(
+        self,
+        x,
+        y,
+        sample_weight,
+        batch_size,
+        steps,
+        *,
+        shuffle=False,
+        training=False,
+        steps_name="steps",
+    ):
+        """A feed of at most as many steps as Keras's limit; for the arguments see `make_feed`."""
+
+        def feed_of(steps):
+            return make_feed(
+                x,
+                self._replication.topology,
+                y=y,
+                sample_weight=sample_weight,
+                batch_size=batch_size,
+                shuffle=shuffle,
+                seed=self._seed,
+                steps=steps,
+                training=training,
+                all_gather=self._replication.all_gather,
+            )
+
+        feed = limits.limit_steps(feed_of, limits.check_steps(steps, steps_name))
+        return dataclasses.replace(feed, steps_name=steps_name)
 
     def trial(self, x, y, sample_weight, batch_size, steps, shuffle):
         """A feed of the training's data for a range test, which ends with them if they end."""
@@ -42,31 +128,36 @@ class Feeds:
 
     def validation(self, data, batch_size, steps):
         """A feed of what a user gives as `validation_data`."""
+        name = "validation_steps"
         if isinstance(data, (tuple, list)):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-            return self.of(x, y, sample_weight, batch_size, steps)
-        return self.of(data, None, None, None, steps)
+            return self.of(x, y, sample_weight, batch_size, steps, steps_name=name)
+        return self.of(data, None, None, None, steps, steps_name=name)
 
+    def elements(self, feed):
+        """The elements of one pass; warns where there are fewer than the steps that were wanted.
 
-def elements(feed):
-    """The elements of one pass.
+        Args:
+            feed: A `Feed`.
 
-    Args:
-        feed: A `Feed`.
-
-    Raises:
-        ValueError: There is none.
-    """
-    iterator = iter(feed.dataset(0))
-    none = True
-    try:
-        with pipeline_errors():
-            for element in itertools.islice(iterator, feed.steps if feed.endless else None):
-                none = False
-                yield element
-    finally:
-        held = [iterator]
-        del iterator
-        let_go(held)
-    if none:
-        raise ValueError("the dataset gave no batch; is it empty?")
+        Raises:
+            ValueError: There is none.
+        """
+        feed.end_epoch()  # As Keras does: one call for the time before the first epoch.
+        feed.begin_epoch()
+        iterator = iter(feed.dataset(0))
+        count = 0
+        try:
+            with pipeline_errors():
+                for element in itertools.islice(iterator, feed.steps if feed.endless else None):
+                    count += 1
+                    yield element
+        finally:
+            held = [iterator]
+            del iterator
+            let_go(held)
+            feed.end_epoch()
+        if count == 0:
+            raise ValueError("the dataset gave no batch; is it empty?")
+        if feed.endless and count < feed.steps and self._replication.is_chief:
+            limits.warn_of_the_end(count, feed)
