@@ -189,6 +189,7 @@ class Trainer:
         validation_split=0.0,
         validation_data=None,
         shuffle=True,
+        class_weight=None,
         sample_weight=None,
         initial_epoch=0,
         steps_per_epoch=None,
@@ -211,6 +212,8 @@ class Trainer:
             validation_split: Part of the arrays, from the end, that is kept for validation.
             validation_data: As `x`, or a tuple of arrays `(x, y)` or `(x, y, sample_weight)`.
             shuffle: Whether arrays are shuffled anew in each epoch.
+            class_weight: Class number to a weight for its examples in training, as in Keras, or
+                `None`; with a single target, and without sample weights.
             sample_weight: Weights for arrays.
             initial_epoch: Number of the first epoch.
             steps_per_epoch: Steps of an epoch; by default the whole dataset. The next epoch
@@ -253,6 +256,7 @@ class Trainer:
             shuffle=shuffle,
             training=True,
             steps_name="steps_per_epoch",
+            class_weight=class_weight,
         )
         validation = None
         if validation_data is not None:
@@ -268,7 +272,9 @@ class Trainer:
                 map(self._train_step.updates, feed.steps_of(epochs - initial_epoch))
             )
             automatic.check(self.optimizer, learning_rate, updates)
-            trial = self._feeds.trial(x, y, sample_weight, batch_size, steps_per_epoch, shuffle)
+            trial = self._feeds.trial(
+                x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight
+            )
             if self._run is not None:
                 automatic.check_feed(trial)
         callbacks_module.refuse_telemetry(callbacks)
@@ -372,12 +378,15 @@ class Trainer:
         *,
         batch_size=None,
         sample_weight=None,
+        class_weight=None,
         steps_per_epoch=None,
         shuffle=True,
         **options,
     ):
         """Tries learning rates on a few batches; see `disttrain.experiments.lr_range`."""
-        feed = self._feeds.trial(x, y, sample_weight, batch_size, steps_per_epoch, shuffle)
+        feed = self._feeds.trial(
+            x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight
+        )
         self._prepare(feed)
         return sweep.run(self._task, feed, jit_compile=self._jit_compile, **options)
 

@@ -1,5 +1,6 @@
 """Epochs and trainings are as long as Keras's, which warns where the data end."""
 
+import itertools
 import warnings
 
 import keras
@@ -89,7 +90,7 @@ def test_a_pass_that_continues_over_epochs_is_shuffled_again_when_the_data_begin
     rows = np.arange(8, dtype=np.float32)[:, None]
     trainer = trainer_of(build, loss="mse")
     trainer.fit(rows, rows, batch_size=2, steps_per_epoch=2, epochs=4, verbose=0)
-    first, second = (sum(half, []) for half in (seen[:4], seen[4:]))
+    first, second = (list(itertools.chain(*half)) for half in (seen[:4], seen[4:]))
     assert sorted(first) == sorted(second) == list(range(8))
     assert first != second
 
@@ -102,8 +103,8 @@ def test_an_evaluation_and_a_prediction_end_with_the_data(one_or_two):
         assert_same_numbers(trainer.evaluate(batches(X, LABELS), steps=7), whole)
     with pytest.warns(UserWarning, match=r"ended after 3 of steps=7"):
         np.testing.assert_array_equal(trainer.predict(batches(X), steps=7), outputs)
+    data = batches(X, LABELS)
     with pytest.warns(UserWarning, match=r"ended after 3 of validation_steps=4"):
-        data = batches(X, LABELS)
         trainer.fit(data, validation_data=data, validation_steps=4, verbose=0)
 
 
@@ -115,7 +116,7 @@ def test_keras_s_limits_are_kept(keras_limits):
     keras.config.set_max_steps_per_epoch(2)
     with pytest.warns(UserWarning, match=r"max_epochs\(\) limits epochs=3 to 2"):
         ours = fit(trainer_of(), "dataset", epochs=3)
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="Limiting"):
         theirs = fit(model, "dataset", epochs=3)
     assert ours.epoch == theirs.epoch == [0, 1]
     assert_same_numbers(ours.history, theirs.history)

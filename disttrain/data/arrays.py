@@ -10,10 +10,24 @@ from disttrain.data import parts
 from disttrain.data.feed import Feed
 
 
-def from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training, topology):
+def from_arrays(
+    x,
+    y,
+    sample_weight,
+    batch_size,
+    shuffle,
+    seed,
+    steps,
+    training,
+    topology,
+    class_weights=None,
+):
     """The `Feed` of arrays; for the arguments see `disttrain.data.make_feed`."""
     if y is None and sample_weight is not None:
         raise ValueError("sample_weight needs targets: give y as well")
+    if class_weights is not None:
+        present = [one for one in (x, y, sample_weight) if one is not None]
+        *_, sample_weight = class_weights.weigh(*present)
     # tf.data takes lists for tensors, and tuples for structure.
     present = keras.tree.lists_to_tuples(tuple(a for a in (x, y, sample_weight) if a is not None))
     arrays = keras.tree.map_structure(_tensor, present)

@@ -144,8 +144,10 @@ def from_batches(read, spec, length, topology, steps, training, **facts):
     )
 
 
-def from_dataset(dataset, topology, steps, training):
-    """The `Feed` of a `tf.data.Dataset`; for the arguments see `from_batches`."""
+def from_dataset(dataset, topology, steps, training, class_weights=None):
+    """The `Feed` of a `tf.data.Dataset`; for the arguments see `disttrain.data.make_feed`."""
+    if class_weights is not None:
+        dataset = dataset.map(class_weights.weigh, num_parallel_calls=tf.data.AUTOTUNE)
 
     def read(epoch, taken):
         return dataset.skip(taken) if taken else dataset

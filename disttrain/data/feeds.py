@@ -9,6 +9,7 @@ import tensorflow as tf
 from disttrain.batches import let_go
 from disttrain.data import limits
 from disttrain.data.arrays import from_arrays
+from disttrain.data.class_weights import ClassWeights
 from disttrain.data.feed import from_dataset, has_no_end, pipeline_errors
 from disttrain.data.input_functions import from_function
 
@@ -25,6 +26,7 @@ def make_feed(
     steps=None,
     training=False,
     all_gather=None,
+    class_weight=None,
 ):
     """Builds the `Feed` of a process.
 
@@ -40,12 +42,14 @@ def make_feed(
         steps: Steps of an epoch; by default the whole dataset.
         training: Whether the first batch must fill every replica.
         all_gather: Gathers a NumPy array over processes.
+        class_weight: Class number to weight, or `None`.
 
     Raises:
         TypeError: `data` is none of these.
         ValueError: It is not batched, has no end, is empty, or its batch is smaller than the
             number of replicas.
     """
+    class_weights = None if class_weight is None else ClassWeights(class_weight)
     if isinstance(data, tf.data.Dataset) or callable(data):
         if y is not None or sample_weight is not None:
             raise ValueError(
@@ -55,7 +59,7 @@ def make_feed(
         if batch_size is not None:
             raise ValueError("batch_size goes with arrays; batch the dataset itself: ds.batch(64)")
     if isinstance(data, tf.data.Dataset):
-        return from_dataset(data, topology, steps, training)
+        return from_dataset(data, topology, steps, training, class_weights)
     if isinstance(data, (keras.utils.PyDataset, tf.distribute.DistributedDataset)) or (
         hasattr(data, "__next__")
     ):
@@ -64,7 +68,7 @@ def make_feed(
             "batches; give a tf.data.Dataset, a function of a tf.distribute.InputContext, or arrays"
         )
     if callable(data):
-        return from_function(data, topology, steps, training, all_gather)
+        return from_function(data, topology, steps, training, all_gather, class_weights)
     return from_arrays(
         data,
         y,
@@ -75,6 +79,7 @@ def make_feed(
         steps,
         training,
         topology,
+        class_weights,
     )
 
 
@@ -101,6 +106,7 @@ class Feeds:
         shuffle=False,
         training=False,
         steps_name="steps",
+        class_weight=None,
     ):
         """A feed of at most as many steps as Keras's limit; for the arguments see `make_feed`."""
 
@@ -116,15 +122,25 @@ class Feeds:
                 steps=steps,
                 training=training,
                 all_gather=self._replication.all_gather,
+                class_weight=class_weight,
             )
 
         feed = limits.limit_steps(feed_of, limits.check_steps(steps, steps_name))
         return dataclasses.replace(feed, steps_name=steps_name)
 
-    def trial(self, x, y, sample_weight, batch_size, steps, shuffle):
+    def trial(self, x, y, sample_weight, batch_size, steps, shuffle, class_weight=None):
         """A feed of the training's data for a range test, which ends with them if they end."""
         steps = steps if callable(x) or has_no_end(x) else None
-        return self.of(x, y, sample_weight, batch_size, steps, shuffle=shuffle, training=True)
+        return self.of(
+            x,
+            y,
+            sample_weight,
+            batch_size,
+            steps,
+            shuffle=shuffle,
+            training=True,
+            class_weight=class_weight,
+        )
 
     def validation(self, data, batch_size, steps):
         """A feed of what a user gives as `validation_data`."""

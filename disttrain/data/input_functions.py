@@ -11,7 +11,7 @@ from disttrain.data import parts
 from disttrain.data.feed import Feed, length_of
 
 
-def from_function(function, topology, steps, training, all_gather):
+def from_function(function, topology, steps, training, all_gather, class_weights=None):
     """The `Feed` of a function; for the arguments see `disttrain.data.make_feed`."""
     alone = dataclasses.replace(topology, processes=1, process=0)
     # A pipeline per process: the "replica" of this context is the process, so that
@@ -27,6 +27,8 @@ def from_function(function, topology, steps, training, all_gather):
             "the function of the InputContext must return a tf.data.Dataset, not "
             f"{type(dataset).__name__}"
         )
+    if class_weights is not None:
+        dataset = dataset.map(class_weights.weigh, num_parallel_calls=tf.data.AUTOTUNE)
     batch = parts.check_batched(dataset.element_spec, alone, training)
     own = parts.static_batch(dataset.element_spec)
     length = length_of(dataset)
