@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from disttrain import callbacks as callbacks_module
 from disttrain.data import limits, pipeline_errors
+from disttrain.fingerprints import different_batches
 from disttrain.optimizers import skips
 
 #: About so many times an epoch the metrics are read over all replicas.
@@ -189,11 +190,7 @@ class TrainingLoop:
         gathered = self._replication.all_gather(np.asarray(flags, np.int32))
         self._stop, disagreed = gathered.any(axis=0)
         if disagreed:
-            raise RuntimeError(
-                "the processes read different batches; give each the whole dataset in the same "
-                "order (shuffle with a seed, do not shard), or a function of a "
-                "tf.distribute.InputContext that returns its part"
-            )
+            raise different_batches()
 
     def _scalars(self):
         """What TensorBoard's own pages get at the end of an epoch; the observer writes the rest."""

@@ -4,12 +4,11 @@ An epoch's steps are `loop.py`'s; what happens inside of a step is `train_step.p
 """
 
 import contextlib
-import functools
 
 import keras
 import numpy as np
 
-from disttrain import agreement, heartbeat, kernels, summary
+from disttrain import agreement, heartbeat, kernels, on_batch, summary
 from disttrain import callbacks as callbacks_module
 from disttrain import replication as replication_module
 from disttrain.batches import Batches
@@ -19,7 +18,8 @@ from disttrain.checkpoints.store import Store
 from disttrain.checkpoints.weights import export
 from disttrain.data import limits, split_off
 from disttrain.data.feeds import Feeds
-from disttrain.eval_step import EvaluateStep, PredictStep
+from disttrain.eval_loop import EvalLoop
+from disttrain.inference import InferenceMethods
 from disttrain.loop import TrainingLoop
 from disttrain.optimizers import switching, wrapping
 from disttrain.progress import Progress
@@ -32,18 +32,7 @@ from disttrain.telemetry.log import RunLog
 from disttrain.train_step import TrainStep
 
 
-def _public(method):
-    """Lets a method leave a strategy's scope, and restart with the processes that are left."""
-
-    @functools.wraps(method)
-    def wrapper(self, *args, **kwargs):
-        with ambient.leave(self.replication), self.replication.regrouping():
-            return method(self, *args, **kwargs)
-
-    return wrapper
-
-
-class Trainer:
+class Trainer(InferenceMethods):
     """Trains a Keras model on all replicas of a replication.
 
     The same seed and the same global batches give the same weights under every replication, to
@@ -156,8 +145,7 @@ class Trainer:
         if checkpoint is not None:
             self._run = Run(checkpoint, self.replication, self._log, seed)
         self._train_step = self._train_feed = self._observer = self._check = None
-        self._evaluate_steps = {}
-        self._predict_step = None
+        self._eval_loop = EvalLoop(self._task, self._feeds)
         self._ready = self._announced = False
         self._places = {"Logs": logdir, "Checkpoints": getattr(checkpoint, "directory", None)}
 
@@ -176,7 +164,7 @@ class Trainer:
         """What the health rules have warned of so far, a tuple of findings; on the chief."""
         return self._log.findings
 
-    @_public
+    @ambient.trainer_method
     def fit(
         self,
         x,
@@ -348,7 +336,8 @@ class Trainer:
                 logs = loop.train(epoch, last=epoch == epochs - 1, done=done)
                 done = 0
                 if validation is not None and _due(epoch, frequency):
-                    values = self._evaluate(validation, history)
+                    self._prepare(validation, training=False, targets=True)
+                    values = self._eval_loop.evaluate(validation, history)
                     logs.update({f"val_{name}": value for name, value in values.items()})
                 self._log.scalars({k: v for k, v in logs.items() if k.startswith("val_")})
                 progress.end(loop.examples, logs, loop.learning_rate())
@@ -370,7 +359,7 @@ class Trainer:
         history.on_train_end(logs)
         return self.model.history
 
-    @_public
+    @ambient.trainer_method
     def lr_range(
         self,
         x,
@@ -390,50 +379,43 @@ class Trainer:
         self._prepare(feed)
         return sweep.run(self._task, feed, jit_compile=self._jit_compile, **options)
 
-    @_public
-    def evaluate(self, x, y=None, *, batch_size=None, sample_weight=None, steps=None):
-        """Computes the loss and the metrics over all examples.
+    @ambient.trainer_method
+    def train_on_batch(
+        self,
+        x,
+        y=None,
+        sample_weight=None,
+        class_weight=None,
+        return_dict=False,
+    ):
+        """Makes one update with one global batch, the same on every process.
 
         Args:
-            x: As for `fit`.
-            y: Targets, where `x` is arrays.
-            batch_size: Global batch size for arrays, 32 by default.
-            sample_weight: Weights for arrays.
-            steps: Steps; by default the whole dataset.
+            x: Inputs, arrays in the model's structure.
+            y: Targets.
+            sample_weight: Weights of the examples, or `None`.
+            class_weight: As for `fit`.
+            return_dict: Whether a dictionary is returned, else a list as in Keras.
 
         Returns:
-            A dictionary: `"loss"`, each output's loss where there are several, and each metric.
+            The loss and the metrics of the batch.
+
+        Raises:
+            ValueError: The data do not fit, or `accumulate_steps` is above 1.
+            RuntimeError: The processes have read different batches.
         """
-        return self._evaluate(self._feeds.of(x, y, sample_weight, batch_size, steps))
-
-    @_public
-    def predict(self, x, *, batch_size=None, steps=None):
-        """Computes the model's outputs for all examples.
-
-        Args:
-            x: As for `fit`; targets in a dataset are passed over.
-            batch_size: Global batch size for arrays, 32 by default.
-            steps: Steps; by default the whole dataset.
-
-        Returns:
-            NumPy arrays in the model's structure, in the order of the examples, on every process.
-        """
-        feed = self._feeds.of(x, None, None, batch_size, steps)
-        if not feed.shared:
+        if self._task.optimizer.accumulate_steps > 1:
             raise ValueError(
-                "predict puts outputs into the order of the examples, so every process has to read "
-                "all of them; give a dataset or arrays, not a function of an InputContext"
+                "train_on_batch makes one update with one batch, but the trainer has "
+                f"accumulate_steps={self._task.optimizer.accumulate_steps}; use fit, or leave "
+                "accumulate_steps at 1 and give larger batches"
             )
-        self._prepare(feed, training=False)
-        if self._predict_step is None:
-            self._predict_step = PredictStep(self._task, feed)
-        step = self._predict_step
-        step.reset()
-        for element in self._feeds.elements(feed):
-            step.add(element)
-        return step.read()
+        feed = self._feeds.one_batch(x, y, sample_weight, training=True, class_weight=class_weight)
+        self._prepare(feed)
+        logs = on_batch.train(self._task, self._train_step, feed, self._log, self._observer)
+        return logs if return_dict else on_batch.as_list(self._task, logs)
 
-    @_public
+    @ambient.trainer_method
     def switch_optimizer(self, optimizer, *, carry_over=True, warmup_steps=0):
         """Goes on with another optimizer; weights, step count and the run's files stay.
 
@@ -462,7 +444,7 @@ class Trainer:
                 variables = self.model.trainable_variables
                 switching.carry_over(before, after, variables, carry_over, warmup_steps)
 
-    @_public
+    @ambient.trainer_method
     def export(self, path):
         """Saves the whole model as a `.keras` file, on the chief; called by every process.
 
@@ -531,28 +513,6 @@ class Trainer:
         epoch = np.asarray(getattr(self.model, "_initial_epoch", None) or 0)
         self.model._initial_epoch = int(self.replication.all_gather(epoch)[0])
         self.replication.broadcast([*self.model.variables, *self.optimizer.variables])
-
-    def _evaluate(self, feed, callbacks=None):
-        self._prepare(feed, training=False, targets=True)
-        key = repr((feed.spec, feed.shared))
-        if key not in self._evaluate_steps:
-            self._evaluate_steps[key] = EvaluateStep(self._task, feed)
-        step = self._evaluate_steps[key]
-        if callbacks is not None:
-            callbacks.on_test_begin()
-        step.reset()
-        self._task.reset_metrics()
-        for number, element in enumerate(self._feeds.elements(feed)):
-            if callbacks is not None:
-                callbacks.on_test_batch_begin(number)
-            with self.replication.pulse.waiting():
-                step.execute(element)
-            if callbacks is not None:
-                callbacks.on_test_batch_end(number, {})
-        values = {**step.read(), **self._task.metric_results()}
-        if callbacks is not None:
-            callbacks.on_test_end(values)
-        return values
 
 
 def _due(epoch, frequency):

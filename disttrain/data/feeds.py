@@ -128,6 +128,14 @@ class Feeds:
         feed = limits.limit_steps(feed_of, limits.check_steps(steps, steps_name))
         return dataclasses.replace(feed, steps_name=steps_name)
 
+    def one_batch(self, x, y, sample_weight, training=False, class_weight=None):
+        """A feed of arrays that are one global batch."""
+        first = keras.tree.flatten(x)[:1]
+        rows = max(len(first[0]), 1) if first and hasattr(first[0], "__len__") else 1
+        return self.of(
+            x, y, sample_weight, rows, None, training=training, class_weight=class_weight
+        )
+
     def trial(self, x, y, sample_weight, batch_size, steps, shuffle, class_weight=None):
         """A feed of the training's data for a range test, which ends with them if they end."""
         steps = steps if callable(x) or has_no_end(x) else None
