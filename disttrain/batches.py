@@ -97,13 +97,21 @@ class Batches:
         """Notes that so many batches were taken from `iterator`."""
         self._taken += count
 
-    def go_to(self, place, within_epoch):
+    def go_to(self, place, within_epoch, epochs=0):
         """Goes to a place in the data of another process, which has read the same feed.
 
         Args:
             place: A `Place`.
             within_epoch: Whether the pass of that place goes on; else the next epoch begins one.
+            epochs: Epochs that are done, whose hooks are called again.
         """
+        self.feed.end_epoch()
+        self._begun = True
+        for _ in range(epochs):
+            self.feed.begin_epoch()
+            self.feed.end_epoch()
+        if within_epoch:
+            self.feed.begin_epoch()
         goes_on = place.passes > 0 and (within_epoch or self.feed.endless)
         self._passes = place.passes - 1 if goes_on else place.passes
         if not self.feed.numbered:

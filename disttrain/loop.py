@@ -63,7 +63,8 @@ class TrainingLoop:
             done: Batches that are done, where a training goes on that has begun the epoch.
 
         Returns:
-            Losses and metrics over all replicas, name to number or array.
+            Losses and metrics over all replicas, name to number or array; `None` where a generator
+            had ended with the epoch before.
 
         Raises:
             ValueError: There was no batch.
@@ -113,8 +114,11 @@ class TrainingLoop:
                 break
         if feed.endless and done < feed.steps and not stopped:
             self._data.ran_out()
+            model.stop_training = model.stop_training or feed.one_pass
             if self._replication.is_chief:
                 limits.warn_of_the_end(done, feed)
+            if done == 0 and feed.one_pass and self._data.place.taken:
+                return None
         if done == 0:
             raise ValueError("the dataset gave no batch in this epoch; is it empty?")
         if not step.any_finite_loss() and not model.stop_training:

@@ -4,6 +4,7 @@ An epoch's steps are `loop.py`'s; what happens inside of a step is `train_step.p
 """
 
 import contextlib
+import warnings
 
 import keras
 import numpy as np
@@ -190,8 +191,11 @@ class Trainer(InferenceMethods):
 
         Args:
             x: A `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batched with the global
-                batch size, the same on every process; a function of a
-                `tf.distribute.InputContext` that returns this process's part of it; or arrays.
+                batch size; a `keras.utils.PyDataset`, a generator, or another iterable of such
+                batches, such as a PyTorch `DataLoader`; or arrays. All processes read the same
+                global batches in the same order, so what draws random numbers needs the same seed
+                on each. Or a function of a `tf.distribute.InputContext` that returns a dataset of
+                this process's part.
             y: Targets, where `x` is arrays.
             batch_size: Global batch size for arrays, 32 by default.
             epochs: Number of the epoch after the last one.
@@ -199,7 +203,8 @@ class Trainer(InferenceMethods):
             callbacks: Keras callbacks. Those that write files run on the chief alone.
             validation_split: Part of the arrays, from the end, that is kept for validation.
             validation_data: As `x`, or a tuple of arrays `(x, y)` or `(x, y, sample_weight)`.
-            shuffle: Whether arrays are shuffled anew in each epoch.
+            shuffle: Whether arrays, and the batches of a finite `PyDataset`, are shuffled in each
+                epoch, in an order that follows from the trainer's seed.
             class_weight: Class number to a weight for its examples in training, as in Keras, or
                 `None`; with a single target, and without sample weights.
             sample_weight: Weights for arrays.
@@ -251,6 +256,10 @@ class Trainer(InferenceMethods):
             validation = self._feeds.validation(
                 validation_data, validation_batch_size or batch_size, validation_steps
             )
+        limits.check_passes(feed, epochs - initial_epoch, "fit with several epochs")
+        if validation is not None:
+            times = sum(_due(epoch, validation_freq) for epoch in range(initial_epoch, epochs))
+            limits.check_passes(validation, times, "validation after several epochs")
         self._prepare(feed)
         agreement.check_batches(
             self.replication, feed.steps, feed.length if feed.is_finite else None
@@ -301,6 +310,8 @@ class Trainer(InferenceMethods):
         feed, done, resumed = batches.feed, 0, None
         if self._run is not None:
             resumed = self._run.go_on(self._train_step, self._observer)
+            if resumed is not None and feed.not_resumable and self.replication.is_chief:
+                warnings.warn(feed.not_resumable, stacklevel=2)
         chosen = callbacks_module.on_this_process(callbacks, self.replication.is_chief)
         history = keras.callbacks.CallbackList(
             chosen,
@@ -335,6 +346,8 @@ class Trainer(InferenceMethods):
             for epoch in range(initial_epoch, epochs):
                 logs = loop.train(epoch, last=epoch == epochs - 1, done=done)
                 done = 0
+                if logs is None:
+                    break
                 if validation is not None and _due(epoch, frequency):
                     self._prepare(validation, training=False, targets=True)
                     values = self._eval_loop.evaluate(validation, history)

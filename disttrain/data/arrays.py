@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from disttrain.data import parts
 from disttrain.data.feed import Feed
+from disttrain.data.kinds import ARRAYS, kind_of
 
 
 def from_arrays(
@@ -99,8 +100,13 @@ def split_off(x, y, sample_weight, part, validation_data):
     """Keeps the last part of arrays for validation, as Keras does."""
     if validation_data is not None:
         raise ValueError("give validation_split or validation_data, not both")
-    if isinstance(x, tf.data.Dataset) or callable(x):
-        raise ValueError("validation_split goes with arrays; split a dataset with take and skip")
+    kind = kind_of(x)
+    if kind != ARRAYS:
+        raise ValueError(
+            f"validation_split={part!r} goes with arrays, and x is a {kind} "
+            f"({type(x).__name__}). Split the data yourself, a tf.data.Dataset with take and skip, "
+            "and give the rest as validation_data."
+        )
     if not 0 < part < 1:
         raise ValueError(f"validation_split must lie between 0 and 1, not {part!r}")
     arrays = (x, y, sample_weight)

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
 from disttrain.data import parts
@@ -111,16 +112,24 @@ def from_batches(read, spec, length, topology, steps, training, **facts):
     alone = topology.replicas == 1
     in_step = alone or batch is not None
 
+    # An evaluation takes no more from a generator than it uses; a training may.
+    read_ahead = training or not facts.get("one_pass")
+
     def divided(dataset, checked):
         if not in_step:
             dataset = dataset.map(
                 lambda *element: parts.split(parts.as_tuple(element), topology, None),
-                num_parallel_calls=tf.data.AUTOTUNE,
+                num_parallel_calls=tf.data.AUTOTUNE if read_ahead else None,
             )
             if training and checked:
                 check = lambda i, element: parts.check_first(i, element, topology)  # noqa: E731
                 dataset = dataset.enumerate().map(check)
-        return dataset.prefetch(2)
+        if read_ahead:
+            return dataset.prefetch(2)
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        options.experimental_optimization.map_parallelization = False
+        return dataset.with_options(options)
 
     # One dataset for all passes: what shuffles it has go on from pass to pass.
     whole = divided(read(0, 0), True)
@@ -157,7 +166,9 @@ def from_dataset(dataset, topology, steps, training, class_weights=None):
 
 
 def has_no_end(data):
-    """Whether data are a `tf.data.Dataset` that is repeated for ever."""
+    """Whether data are a `tf.data.Dataset` or a `PyDataset` that never ends."""
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
     return isinstance(data, tf.data.Dataset) and length_of(data) == math.inf
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 
 import keras
-import tensorflow as tf
 
 from disttrain.batches import let_go
 from disttrain.data import limits
@@ -12,6 +11,9 @@ from disttrain.data.arrays import from_arrays
 from disttrain.data.class_weights import ClassWeights
 from disttrain.data.feed import from_dataset, has_no_end, pipeline_errors
 from disttrain.data.input_functions import from_function
+from disttrain.data.iterables import from_iterable
+from disttrain.data.kinds import ARRAYS, DATASET, FUNCTION, ITERABLE, PY_DATASET, kind_of
+from disttrain.data.py_dataset import from_py_dataset
 
 
 def make_feed(
@@ -32,12 +34,13 @@ def make_feed(
 
     Args:
         data: A batched `tf.data.Dataset`, a function of a `tf.distribute.InputContext` that returns
-            one, or arrays (NumPy, TensorFlow, pandas; nested in dictionaries or tuples).
+            one, a `keras.utils.PyDataset`, a generator or another iterable of batches, or arrays
+            (NumPy, TensorFlow, pandas; nested in dictionaries or tuples).
         topology: The process's `disttrain.replication.Topology`.
         y: Targets, where `data` is arrays.
         sample_weight: Weights, where `data` is arrays.
         batch_size: Global batch size for arrays, 32 by default.
-        shuffle: Whether arrays are shuffled anew in each epoch.
+        shuffle: Whether arrays, and the batches of a `PyDataset`, are shuffled in each epoch.
         seed: Seed of that order.
         steps: Steps of an epoch; by default the whole dataset.
         training: Whether the first batch must fill every replica.
@@ -50,25 +53,26 @@ def make_feed(
             number of replicas.
     """
     class_weights = None if class_weight is None else ClassWeights(class_weight)
-    if isinstance(data, tf.data.Dataset) or callable(data):
+    kind = kind_of(data)
+    if kind != ARRAYS:
         if y is not None or sample_weight is not None:
             raise ValueError(
-                "y and sample_weight come from the dataset itself; let it yield (x, y) or "
+                f"y and sample_weight come from the {kind} itself; let it yield (x, y) or "
                 "(x, y, sample_weight)"
             )
         if batch_size is not None:
-            raise ValueError("batch_size goes with arrays; batch the dataset itself: ds.batch(64)")
-    if isinstance(data, tf.data.Dataset):
+            raise ValueError(
+                f"batch_size goes with arrays; batch the {kind} itself, for example with "
+                "ds.batch(64)"
+            )
+    if kind == DATASET:
         return from_dataset(data, topology, steps, training, class_weights)
-    if isinstance(data, (keras.utils.PyDataset, tf.distribute.DistributedDataset)) or (
-        hasattr(data, "__next__")
-    ):
-        raise TypeError(
-            f"a {type(data).__name__} is not supported, because every process has to read the same "
-            "batches; give a tf.data.Dataset, a function of a tf.distribute.InputContext, or arrays"
-        )
-    if callable(data):
+    if kind == PY_DATASET:
+        return from_py_dataset(data, shuffle, seed, steps, training, topology, class_weights)
+    if kind == FUNCTION:
         return from_function(data, topology, steps, training, all_gather, class_weights)
+    if kind == ITERABLE:
+        return from_iterable(data, steps, training, topology, class_weights)
     return from_arrays(
         data,
         y,
@@ -138,7 +142,13 @@ class Feeds:
 
     def trial(self, x, y, sample_weight, batch_size, steps, shuffle, class_weight=None):
         """A feed of the training's data for a range test, which ends with them if they end."""
-        steps = steps if callable(x) or has_no_end(x) else None
+        if hasattr(x, "__next__"):
+            raise ValueError(
+                "a range test reads data that the training reads again, and a "
+                f"{type(x).__name__} can be read only once; give a tf.data.Dataset, a PyDataset or "
+                "arrays"
+            )
+        steps = steps if kind_of(x) == FUNCTION or has_no_end(x) else None
         return self.of(
             x,
             y,

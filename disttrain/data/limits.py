@@ -73,3 +73,22 @@ def warn_of_the_end(done, feed):
 def _limit(name):
     # The last Keras for Python 3.10 may not have it.
     return getattr(keras.config, name, lambda: None)()
+
+
+def check_passes(feed, times, what):
+    """Refuses to read data several times that can be read only once.
+
+    Args:
+        feed: A `Feed`.
+        times: How often it is to be read; with a number of steps, from where it was left.
+        what: What reads it, for the message.
+
+    Raises:
+        ValueError: It cannot be read so often.
+    """
+    if feed.one_pass and feed.steps is None and times > 1:
+        raise ValueError(
+            f"{what} reads the data {times} times, but a generator can be read only once. Give "
+            f"{feed.steps_name}, and a generator that yields enough batches, or use a "
+            "keras.utils.PyDataset or tf.data.Dataset.from_generator."
+        )
