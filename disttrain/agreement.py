@@ -40,22 +40,25 @@ def check_variables(replication, variables, of):
     )
 
 
-def check_batches(replication, batches):
+def check_batches(replication, batches, in_pass=None):
     """Makes sure that an epoch has as many batches on all processes.
 
     Args:
         replication: A `Replication`. All processes call this.
         batches: Their number, or `None` where only the end of the data shows it.
+        in_pass: Batches of the whole data, or `None` where that is not known or infinite.
 
     Raises:
         RuntimeError: The numbers differ; on every process.
     """
     if replication.topology.processes == 1:
         return
-    own = np.asarray(-1 if batches is None else batches, np.int64)
-    found = replication.all_gather(own).tolist()
-    rank = next((rank for rank, number in enumerate(found) if number != found[0]), None)
-    if rank is not None:
+    own = [-1 if number is None else number for number in (batches, in_pass)]
+    gathered = replication.all_gather(np.asarray(own, np.int64)).T.tolist()
+    for found in gathered:
+        rank = next((rank for rank, number in enumerate(found) if number != found[0]), None)
+        if rank is None:
+            continue
         one, other = ("unknown" if number < 0 else number for number in (found[rank], found[0]))
         raise RuntimeError(
             f"an epoch has different numbers of batches: {one} on rank {rank} and {other} on rank "

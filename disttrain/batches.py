@@ -7,7 +7,6 @@ generators, and holds whole shuffle buffers.
 """
 
 import dataclasses
-import math
 import threading
 
 #: Seconds that the end of an iterator may take.
@@ -44,6 +43,7 @@ class Batches:
         self.feed = feed
         self.iterator = None
         self._passes = self._epoch = self._taken = 0
+        self._used_up = self._begun = False
 
     @property
     def place(self):
@@ -52,8 +52,40 @@ class Batches:
 
     def begin(self, epoch):
         """Begins an epoch: a new pass, unless one iterator goes on over the epochs."""
-        if self.iterator is None or not self.feed.endless:
+        if not self._begun:
+            # As Keras does: one call for the time before the first epoch.
+            self.feed.end_epoch()
+            self._begun = True
+        self.feed.begin_epoch()
+        used_up = self._used_up or (self.feed.is_finite and self._taken >= self.feed.length)
+        if self.iterator is None or not self.feed.endless or used_up:
             self._make(epoch)
+
+    def end(self):
+        """Ends an epoch."""
+        self.feed.end_epoch()
+
+    def steps(self, done):
+        """The steps of the present epoch, of which some are done; `None` if not known."""
+        feed = self.feed
+        if not feed.endless or not feed.is_finite:
+            return feed.steps
+        return min(feed.steps, done + max(feed.length - self._taken, 0))
+
+    def restart(self, epoch):
+        """Begins another pass in an epoch without a batch, because a pass ended with the last one.
+
+        Returns:
+            Whether there is another pass; a pass of which nothing was read is empty.
+        """
+        if not self.feed.endless or self.feed.one_pass or self._taken == 0:
+            return False
+        self._make(epoch)
+        return True
+
+    def ran_out(self):
+        """Notes that the present pass has ended within an epoch."""
+        self._used_up = True
 
     def close(self):
         """Drops the present iterator, if there is one."""
@@ -65,13 +97,21 @@ class Batches:
         """Notes that so many batches were taken from `iterator`."""
         self._taken += count
 
-    def go_to(self, place, within_epoch):
+    def go_to(self, place, within_epoch, epochs=0):
         """Goes to a place in the data of another process, which has read the same feed.
 
         Args:
             place: A `Place`.
             within_epoch: Whether the pass of that place goes on; else the next epoch begins one.
+            epochs: Epochs that are done, whose hooks are called again.
         """
+        self.feed.end_epoch()
+        self._begun = True
+        for _ in range(epochs):
+            self.feed.begin_epoch()
+            self.feed.end_epoch()
+        if within_epoch:
+            self.feed.begin_epoch()
         goes_on = place.passes > 0 and (within_epoch or self.feed.endless)
         self._passes = place.passes - 1 if goes_on else place.passes
         if not self.feed.numbered:
@@ -83,7 +123,7 @@ class Batches:
         self.close()
         self.iterator = iter(self.feed.dataset(epoch, taken))
         self._passes += 1
-        self._epoch, self._taken = epoch, taken
+        self._epoch, self._taken, self._used_up = epoch, taken, False
 
 
 def let_go(held):
@@ -97,24 +137,6 @@ def let_go(held):
     thread.start()
     # What it read is closed by then: a cache's file, say, that the next iterator opens.
     thread.join(_LONG)
-
-
-def without(dataset, taken, length, endless):
-    """A dataset without its first batches.
-
-    Whole passes are left out without being read: each moves a shuffle on, as an iterator does
-    that nobody asks for an element.
-
-    Args:
-        dataset: A batched `tf.data.Dataset`.
-        taken: How many batches are left out.
-        length: Batches of a pass; `None` or infinite where that is not known.
-        endless: Whether the dataset is repeated for ever.
-    """
-    if not endless or length in (None, math.inf):
-        return (dataset.repeat() if endless else dataset).skip(taken)
-    pass_over(dataset, taken // length)
-    return dataset.skip(taken % length).concatenate(dataset.repeat())
 
 
 def pass_over(dataset, passes):

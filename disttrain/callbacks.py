@@ -55,19 +55,24 @@ def restores(callbacks):
 
 
 def watch_batches(callbacks):
-    """Whether a callback looks at single batches."""
+    """Whether a callback looks at single batches of the training."""
+    return overrides(callbacks, "on_train_batch_end", "on_batch_end")
+
+
+def overrides(callbacks, *hooks):
+    """Whether a callback does something in one of these methods.
+
+    Args:
+        callbacks: A list of `keras.callbacks.Callback`.
+        *hooks: Names of methods.
+    """
     base = keras.callbacks.Callback
     return any(
-        type(callback).on_train_batch_end is not base.on_train_batch_end
-        or type(callback).on_batch_end is not base.on_batch_end
-        or _lambda_watches(callback)
+        # LambdaCallback sets its functions on the instance.
+        getattr(type(callback), hook) is not getattr(base, hook) or hook in vars(callback)
         for callback in callbacks
+        for hook in hooks
     )
-
-
-def _lambda_watches(callback):
-    # LambdaCallback sets its functions on the instance.
-    return "on_train_batch_end" in vars(callback)
 
 
 class BroadcastVariables(keras.callbacks.Callback):

@@ -1,8 +1,9 @@
 """Steps without gradients: evaluation and prediction."""
 
-import numpy as np
 import tensorflow as tf
 
+from disttrain import outputs
+from disttrain.fingerprints import ReadOrder
 from disttrain.losses import Rows
 from disttrain.tracing import traced
 from disttrain.train_step import global_loss, may_be_empty, unpack
@@ -25,10 +26,12 @@ class EvaluateStep:
             self._sums = tf.Variable(
                 tf.zeros([2 + len(task.losses.names)], tf.float64), trainable=False
             )
+        self._order = ReadOrder(task.replication, feed.shared)
         self.execute = traced(self._execute)
 
     def _execute(self, element):
         element = self._divide(element)
+        self._order.note(element)
         parts = [(batch, element["rows"][i]) for i, batch in enumerate(element["parts"])]
         self._task.replication.run(self._on_replica, parts, shared=(element["total"],))
 
@@ -48,6 +51,15 @@ class EvaluateStep:
     def reset(self):
         """Begins new sums."""
         self._sums.assign(tf.zeros_like(self._sums))
+        self._order.reset()
+
+    def check(self):
+        """Compares what the processes have read since `reset`. Called by every process.
+
+        Raises:
+            RuntimeError: They have read different batches.
+        """
+        self._order.check()
 
     def read(self):
         """The mean losses over the examples of all replicas. Called by every process.
@@ -74,16 +86,24 @@ class PredictStep:
     def __init__(self, task, feed):
         self._task = task
         self._divide = feed.divide
+        self._order = ReadOrder(task.replication, feed.shared)
         self.execute = traced(self._execute, reduce_retracing=True)
         self.reset()
 
     def reset(self):
         """Forgets the outputs."""
-        self._outputs = []
-        self._rows = []
+        self._structure = None
+        self._batches = []
+        self._whole = 0  # Of so many batches there are the rows of all processes.
+        self._order.reset()
+
+    def check(self):
+        """As `EvaluateStep.check`."""
+        self._order.check()
 
     def _execute(self, element):
         element = self._divide(element)
+        self._order.note(element)
         parts = [(batch[0], element["rows"][i]) for i, batch in enumerate(element["parts"])]
         return self._task.replication.run(self._on_replica, parts)
 
@@ -95,29 +115,29 @@ class PredictStep:
 
     def add(self, element):
         """Computes the outputs of one element."""
-        outputs = self.execute(element)
-        leaves = zip(*(tf.nest.flatten(output) for output in outputs), strict=True)
-        self._structure = outputs[0]
-        self._outputs.append([np.concatenate([part.numpy() for part in leaf]) for leaf in leaves])
-        self._rows.append(len(self._outputs[-1][0]))
+        found = self.execute(element)
+        self._structure = found[0]
+        leaves = zip(*(tf.nest.flatten(output) for output in found), strict=True)
+        self._batches.append([outputs.to_host(leaf) for leaf in leaves])
+
+    def last_batch(self):
+        """The outputs of the batch that was added last, on all processes, which call this."""
+        self._gather()
+        return tf.nest.pack_sequence_as(self._structure, self._batches[-1])
 
     def read(self):
-        """All outputs in the order of the examples, NumPy arrays in the model's structure."""
-        gathered = [self._in_order(list(leaf)) for leaf in zip(*self._outputs, strict=True)]
-        return tf.nest.pack_sequence_as(self._structure, gathered)
+        """All outputs in the order of the examples, in the model's structure.
 
-    def _in_order(self, batches):
-        replication = self._task.replication
-        if replication.topology.processes == 1:
-            return np.concatenate(batches)
-        rows = replication.all_gather(np.asarray(self._rows, np.int64))
-        own = np.concatenate(batches)
-        padded = np.zeros((int(rows.sum(axis=1).max()), *own.shape[1:]), own.dtype)
-        padded[: len(own)] = own
-        parts = [
-            np.split(process[: counts.sum()], np.cumsum(counts)[:-1])
-            for process, counts in zip(replication.all_gather(padded), rows, strict=True)
-        ]
-        return np.concatenate(
-            [process[batch] for batch in range(len(batches)) for process in parts]
-        )
+        Returns:
+            NumPy arrays; a `tf.RaggedTensor` where the axes of examples differ between batches.
+        """
+        self._gather()
+        leaves = [outputs.concatenated(list(leaf)) for leaf in zip(*self._batches, strict=True)]
+        return tf.nest.pack_sequence_as(self._structure, leaves)
+
+    def _gather(self):
+        """Replaces this process's rows of batches by those of all processes."""
+        new = zip(*self._batches[self._whole :], strict=True)
+        leaves = [outputs.gathered(self._task.replication, list(leaf)) for leaf in new]
+        self._batches[self._whole :] = [list(batch) for batch in zip(*leaves, strict=True)]
+        self._whole = len(self._batches)

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from disttrain import callbacks as callbacks_module
-from disttrain.data import pipeline_errors
+from disttrain.data import limits, pipeline_errors
+from disttrain.fingerprints import different_batches
 from disttrain.optimizers import skips
 
 #: About so many times an epoch the metrics are read over all replicas.
@@ -62,7 +63,8 @@ class TrainingLoop:
             done: Batches that are done, where a training goes on that has begun the epoch.
 
         Returns:
-            Losses and metrics over all replicas, name to number or array.
+            Losses and metrics over all replicas, name to number or array; `None` where a generator
+            had ended with the epoch before.
 
         Raises:
             ValueError: There was no batch.
@@ -73,23 +75,27 @@ class TrainingLoop:
         if done == 0:
             step.reset()
             self._task.reset_metrics()
-            self._data.begin(epoch)
         self._callbacks.on_epoch_begin(epoch)
+        if done == 0:
+            self._data.begin(epoch)
         self._agree_on_learning_rate()
         self._progress.begin(epoch)
         every = self._interval()
-        batches = feed.steps or self._batches
+        steps = self._data.steps(done)
+        batches = steps or self._batches
         if last and batches:
             left = step.updates(batches - done)
             self._log.expect_last(self._observer, self._log.steps_done + left)
-        first, shown = done, done
-        while feed.steps is None or done < feed.steps:
+        first, shown, stopped = done, done, False
+        while steps is None or done < steps:
             self._callbacks.on_train_batch_begin(done)
             step = self._follow_switch()
             wanted = step.batches_per_execution
-            if feed.steps is not None:
-                wanted = min(wanted, feed.steps - done)
+            if steps is not None:
+                wanted = min(wanted, steps - done)
             made = self._execute(wanted)
+            if made == 0 and done == 0 and self._data.restart(epoch):
+                made = self._execute(wanted)
             if made == 0:
                 break
             self._data.took(made)
@@ -104,8 +110,15 @@ class TrainingLoop:
             if self._run is not None:
                 self._run.after(self._step, self._observer, epoch, done)
             if self._stop or (model.stop_training and not self._several):
-                model.stop_training = True
+                model.stop_training = stopped = True
                 break
+        if feed.endless and done < feed.steps and not stopped:
+            self._data.ran_out()
+            model.stop_training = model.stop_training or feed.one_pass
+            if self._replication.is_chief:
+                limits.warn_of_the_end(done, feed)
+            if done == 0 and feed.one_pass and self._data.place.taken:
+                return None
         if done == 0:
             raise ValueError("the dataset gave no batch in this epoch; is it empty?")
         if not step.any_finite_loss() and not model.stop_training:
@@ -115,6 +128,7 @@ class TrainingLoop:
                 "clip=disttrain.ClipByGlobalNorm(1.0)"
             )
         self._batches = done
+        self._data.end()
         step.average_state()
         self._log.read(self._observer)
         self._refresh(done, last=True)
@@ -180,11 +194,7 @@ class TrainingLoop:
         gathered = self._replication.all_gather(np.asarray(flags, np.int32))
         self._stop, disagreed = gathered.any(axis=0)
         if disagreed:
-            raise RuntimeError(
-                "the processes read different batches; give each the whole dataset in the same "
-                "order (shuffle with a seed, do not shard), or a function of a "
-                "tf.distribute.InputContext that returns its part"
-            )
+            raise different_batches()
 
     def _scalars(self):
         """What TensorBoard's own pages get at the end of an epoch; the observer writes the rest."""

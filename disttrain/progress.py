@@ -30,23 +30,11 @@ class Progress:
     def __init__(self, epochs, steps, verbose=1):
         self._epochs = epochs
         self._steps = steps
-        self._console = rich.console.Console(
-            file=sys.stdout,
-            force_terminal=True if terminal() else None,
-            width=int(os.environ.get("COLUMNS", 0)) or None,
-        )
+        self._console = _console()
         self.enabled = verbose > 0
         self._bar = None
         if verbose == 1 and terminal():
-            self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}"),
-                rich.progress.BarColumn(bar_width=24),
-                rich.progress.TextColumn("{task.fields[step]}"),
-                rich.progress.TextColumn("{task.fields[numbers]}"),
-                console=self._console,
-                transient=True,
-                refresh_per_second=4,
-            )
+            self._bar = _bar(self._console)
 
     def begin(self, epoch):
         """Begins an epoch, counted from 0."""
@@ -111,6 +99,73 @@ class Progress:
         """Gives the terminal back, also in the middle of an epoch."""
         if self._bar is not None:
             self._bar.stop()
+
+
+class BatchProgress:
+    """Shows an evaluation or a prediction as it goes by.
+
+    Args:
+        label: What it is.
+        steps: Its batches, or `None`.
+        verbose: 0 shows nothing, `"auto"` a bar where there is a terminal, which goes away at the
+            end, 1 a line at the end as well, 2 that line alone.
+    """
+
+    def __init__(self, label, steps, verbose):
+        self._label = label
+        self._line = verbose in (1, 2)
+        self._began = time.perf_counter()
+        self._steps = steps
+        self._bar = None
+        self._console = _console()
+        if verbose in ("auto", 1) and terminal():
+            self._bar = _bar(self._console)
+            self._bar.start()
+            self._row = self._bar.add_task(label, total=steps, step="", numbers="")
+
+    def update(self, done):
+        """Shows how many batches are done."""
+        if self._bar is not None:
+            of = f"{done}/{self._steps}" if self._steps else f"{done}"
+            self._bar.update(self._row, completed=done, step=of)
+
+    def end(self, logs):
+        """Ends with the line that stays.
+
+        Args:
+            logs: Names to numbers.
+        """
+        self.close()
+        if self._line:
+            seconds = time.perf_counter() - self._began
+            text = [self._label, *(_pair(*pair) for pair in logs.items()), _duration(seconds)]
+            line = "  ".join(text)
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self):
+        """Gives the terminal back, also in the middle."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _console():
+    return rich.console.Console(
+        file=sys.stdout,
+        force_terminal=True if terminal() else None,
+        width=int(os.environ.get("COLUMNS", 0)) or None,
+    )
+
+
+def _bar(console):
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(bar_width=24),
+        rich.progress.TextColumn("{task.fields[step]}"),
+        rich.progress.TextColumn("{task.fields[numbers]}"),
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+    )
 
 
 def _rate(learning_rate):

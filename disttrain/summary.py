@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from disttrain import peers
+from disttrain.data.kinds import ARRAYS, DATASET, kind_of
 from disttrain.schedules.scaling import scaling_of
 
 
@@ -35,10 +36,11 @@ def batch_of(data, batch_size, topology):
         batch_size: The batch size for arrays, or `None`.
         topology: A `Topology`.
     """
-    if not isinstance(data, tf.data.Dataset) and not callable(data):
+    kind = kind_of(data)
+    if kind == ARRAYS:
         rows = len(keras.tree.flatten(data)[0])
         return min(batch_size or 32, rows)
-    if not isinstance(data, tf.data.Dataset):
+    if kind != DATASET:
         return None
     shapes = [getattr(leaf, "shape", None) for leaf in keras.tree.flatten(data.element_spec)]
     if shapes and shapes[0] is not None and shapes[0].rank and shapes[0][0] is not None:

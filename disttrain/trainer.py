@@ -4,12 +4,12 @@ An epoch's steps are `loop.py`'s; what happens inside of a step is `train_step.p
 """
 
 import contextlib
-import functools
+import warnings
 
 import keras
 import numpy as np
 
-from disttrain import agreement, heartbeat, kernels, summary
+from disttrain import agreement, heartbeat, kernels, on_batch, summary
 from disttrain import callbacks as callbacks_module
 from disttrain import replication as replication_module
 from disttrain.batches import Batches
@@ -17,13 +17,15 @@ from disttrain.checkpoints import Checkpoint, exchange
 from disttrain.checkpoints.run import Run
 from disttrain.checkpoints.store import Store
 from disttrain.checkpoints.weights import export
-from disttrain.data import split_off
-from disttrain.data.feeds import Feeds, elements
-from disttrain.eval_step import EvaluateStep, PredictStep
+from disttrain.data import limits, split_off
+from disttrain.data.feeds import Feeds
+from disttrain.eval_loop import EvalLoop
+from disttrain.inference import InferenceMethods
 from disttrain.loop import TrainingLoop
 from disttrain.optimizers import switching, wrapping
 from disttrain.progress import Progress
 from disttrain.range_test import automatic, sweep
+from disttrain.replication import ambient
 from disttrain.task import Task
 from disttrain.telemetry import Telemetry
 from disttrain.telemetry.divergence import DivergenceCheck
@@ -31,18 +33,7 @@ from disttrain.telemetry.log import RunLog
 from disttrain.train_step import TrainStep
 
 
-def _regrouping(method):
-    """Lets a method begin anew with the processes that are left, in an elastic job."""
-
-    @functools.wraps(method)
-    def wrapper(self, *args, **kwargs):
-        with self.replication.regrouping():
-            return method(self, *args, **kwargs)
-
-    return wrapper
-
-
-class Trainer:
+class Trainer(InferenceMethods):
     """Trains a Keras model on all replicas of a replication.
 
     The same seed and the same global batches give the same weights under every replication, to
@@ -61,7 +52,8 @@ class Trainer:
             the outputs; `None` for 1. Losses are reported without them, but for their sum `"loss"`.
         weighted_metrics: As `metrics`, for metrics that count the sample weights.
         replication: `"auto"`, `"single"`, `"mirrored"`, `"multi_worker"`, `"horovod"`, a
-            `tf.distribute.Strategy`, or a `disttrain.replication.Replication`.
+            `tf.distribute.Strategy`, or a `disttrain.replication.Replication`. In the scope of a
+            strategy, `"auto"` adopts it, and another choice is refused.
         clip: A clip such as `disttrain.ClipByGlobalNorm(1.0)`.
         loss_scale: `None`, a number, `"dynamic"`, or a `disttrain.DynamicLossScale`. For a model
             with the dtype policy `mixed_float16`, of its own, by `precision` or by
@@ -150,17 +142,18 @@ class Trainer:
             "accumulate_steps": accumulate_steps,
             "compression": compression,
         }
-        optimizer = wrapping.wrapped(optimizer, self.replication, self._settings)
-        self._task = Task(
-            build_model,
-            optimizer,
-            loss,
-            metrics,
-            self.replication,
-            precision,
-            loss_weights=loss_weights,
-            weighted_metrics=weighted_metrics,
-        )
+        with ambient.leave(self.replication):
+            optimizer = wrapping.wrapped(optimizer, self.replication, self._settings)
+            self._task = Task(
+                build_model,
+                optimizer,
+                loss,
+                metrics,
+                self.replication,
+                precision,
+                loss_weights=loss_weights,
+                weighted_metrics=weighted_metrics,
+            )
         self._feeds = Feeds(self.replication, seed)
         goes_on = checkpoint is not None and bool(Store(checkpoint).names())
         self._log = RunLog.open(logdir, self.replication, goes_on)
@@ -168,8 +161,7 @@ class Trainer:
         if checkpoint is not None:
             self._run = Run(checkpoint, self.replication, self._log, seed)
         self._train_step = self._train_feed = self._observer = self._check = None
-        self._evaluate_steps = {}
-        self._predict_step = None
+        self._eval_loop = EvalLoop(self._task, self._feeds)
         self._ready = self._announced = False
         self._places = {"Logs": logdir, "Checkpoints": getattr(checkpoint, "directory", None)}
 
@@ -188,7 +180,7 @@ class Trainer:
         """What the health rules have warned of so far, a tuple of findings; on the chief."""
         return self._log.findings
 
-    @_regrouping
+    @ambient.trainer_method
     def fit(
         self,
         x,
@@ -201,6 +193,7 @@ class Trainer:
         validation_split=0.0,
         validation_data=None,
         shuffle=True,
+        class_weight=None,
         sample_weight=None,
         initial_epoch=0,
         steps_per_epoch=None,
@@ -213,8 +206,11 @@ class Trainer:
 
         Args:
             x: A `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batched with the global
-                batch size, the same on every process; a function of a
-                `tf.distribute.InputContext` that returns this process's part of it; or arrays.
+                batch size; a `keras.utils.PyDataset`, a generator, or another iterable of such
+                batches, such as a PyTorch `DataLoader`; or arrays. All processes read the same
+                global batches in the same order, so what draws random numbers needs the same seed
+                on each. Or a function of a `tf.distribute.InputContext` that returns a dataset of
+                this process's part.
             y: Targets, where `x` is arrays.
             batch_size: Global batch size for arrays, 32 by default.
             epochs: Number of the epoch after the last one.
@@ -222,11 +218,17 @@ class Trainer:
             callbacks: Keras callbacks. Those that write files run on the chief alone.
             validation_split: Part of the arrays, from the end, that is kept for validation.
             validation_data: As `x`, or a tuple of arrays `(x, y)` or `(x, y, sample_weight)`.
-            shuffle: Whether arrays are shuffled anew in each epoch.
+            shuffle: Whether arrays, and the batches of a finite `PyDataset`, are shuffled in each
+                epoch, in an order that follows from the trainer's seed.
+            class_weight: Class number to a weight for its examples in training, as in Keras, or
+                `None`; with a single target, and without sample weights.
             sample_weight: Weights for arrays.
             initial_epoch: Number of the first epoch.
-            steps_per_epoch: Steps of an epoch; by default the whole dataset.
-            validation_steps: Steps of a validation; by default the whole dataset.
+            steps_per_epoch: Steps of an epoch; by default the whole dataset. The next epoch
+                continues where the last one ended. Where the data end, the epoch ends with a
+                warning, and the next one reads them from the beginning.
+            validation_steps: Steps of a validation, from the beginning of the data; by default
+                the whole dataset.
             validation_batch_size: Global batch size for validation arrays.
             validation_freq: Validate after every so many epochs, or a list of epochs from 1.
             learning_rate: `"auto"` begins with a range test, `lr_range`, and trains with what it
@@ -252,20 +254,39 @@ class Trainer:
             (x, y, sample_weight), validation_data = split_off(
                 x, y, sample_weight, validation_split, validation_data
             )
+        epochs = limits.limit_epochs(epochs)
         feed = self._feeds.of(
-            x, y, sample_weight, batch_size, steps_per_epoch, shuffle=shuffle, training=True
+            x,
+            y,
+            sample_weight,
+            batch_size,
+            steps_per_epoch,
+            shuffle=shuffle,
+            training=True,
+            steps_name="steps_per_epoch",
+            class_weight=class_weight,
         )
         validation = None
         if validation_data is not None:
             validation = self._feeds.validation(
                 validation_data, validation_batch_size or batch_size, validation_steps
             )
+        limits.check_passes(feed, epochs - initial_epoch, "fit with several epochs")
+        if validation is not None:
+            times = sum(_due(epoch, validation_freq) for epoch in range(initial_epoch, epochs))
+            limits.check_passes(validation, times, "validation after several epochs")
         self._prepare(feed)
-        agreement.check_batches(self.replication, feed.steps)
+        agreement.check_batches(
+            self.replication, feed.steps, feed.length if feed.is_finite else None
+        )
         if learning_rate is not None:
-            updates = feed.steps and self._train_step.updates(feed.steps) * (epochs - initial_epoch)
+            updates = feed.steps and sum(
+                map(self._train_step.updates, feed.steps_of(epochs - initial_epoch))
+            )
             automatic.check(self.optimizer, learning_rate, updates)
-            trial = self._feeds.trial(x, y, sample_weight, batch_size, steps_per_epoch, shuffle)
+            trial = self._feeds.trial(
+                x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight
+            )
             if self._run is not None:
                 automatic.check_feed(trial)
         callbacks_module.refuse_telemetry(callbacks)
@@ -304,6 +325,8 @@ class Trainer:
         feed, done, resumed = batches.feed, 0, None
         if self._run is not None:
             resumed = self._run.go_on(self._train_step, self._observer)
+            if resumed is not None and feed.not_resumable and self.replication.is_chief:
+                warnings.warn(feed.not_resumable, stacklevel=2)
         chosen = callbacks_module.on_this_process(callbacks, self.replication.is_chief)
         history = keras.callbacks.CallbackList(
             chosen,
@@ -338,8 +361,11 @@ class Trainer:
             for epoch in range(initial_epoch, epochs):
                 logs = loop.train(epoch, last=epoch == epochs - 1, done=done)
                 done = 0
+                if logs is None:
+                    break
                 if validation is not None and _due(epoch, frequency):
-                    values = self._evaluate(validation, history)
+                    self._prepare(validation, training=False, targets=True)
+                    values = self._eval_loop.evaluate(validation, history)
                     logs.update({f"val_{name}": value for name, value in values.items()})
                 self._log.scalars({k: v for k, v in logs.items() if k.startswith("val_")})
                 progress.end(loop.examples, logs, loop.learning_rate())
@@ -361,7 +387,7 @@ class Trainer:
         history.on_train_end(logs)
         return self.model.history
 
-    @_regrouping
+    @ambient.trainer_method
     def lr_range(
         self,
         x,
@@ -369,58 +395,55 @@ class Trainer:
         *,
         batch_size=None,
         sample_weight=None,
+        class_weight=None,
         steps_per_epoch=None,
         shuffle=True,
         **options,
     ):
         """Tries learning rates on a few batches; see `disttrain.experiments.lr_range`."""
-        feed = self._feeds.trial(x, y, sample_weight, batch_size, steps_per_epoch, shuffle)
+        feed = self._feeds.trial(
+            x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight
+        )
         self._prepare(feed)
         return sweep.run(self._task, feed, jit_compile=self._jit_compile, **options)
 
-    @_regrouping
-    def evaluate(self, x, y=None, *, batch_size=None, sample_weight=None, steps=None):
-        """Computes the loss and the metrics over all examples.
+    @ambient.trainer_method
+    def train_on_batch(
+        self,
+        x,
+        y=None,
+        sample_weight=None,
+        class_weight=None,
+        return_dict=False,
+    ):
+        """Makes one update with one global batch, the same on every process.
 
         Args:
-            x: As for `fit`.
-            y: Targets, where `x` is arrays.
-            batch_size: Global batch size for arrays, 32 by default.
-            sample_weight: Weights for arrays.
-            steps: Steps; by default the whole dataset.
+            x: Inputs, arrays in the model's structure.
+            y: Targets.
+            sample_weight: Weights of the examples, or `None`.
+            class_weight: As for `fit`.
+            return_dict: Whether a dictionary is returned, else a list as in Keras.
 
         Returns:
-            A dictionary: `"loss"`, each output's loss where there are several, and each metric.
+            The loss and the metrics of the batch.
+
+        Raises:
+            ValueError: The data do not fit, or `accumulate_steps` is above 1.
+            RuntimeError: The processes have read different batches.
         """
-        return self._evaluate(self._feeds.of(x, y, sample_weight, batch_size, steps))
-
-    @_regrouping
-    def predict(self, x, *, batch_size=None, steps=None):
-        """Computes the model's outputs for all examples.
-
-        Args:
-            x: As for `fit`; targets in a dataset are passed over.
-            batch_size: Global batch size for arrays, 32 by default.
-            steps: Steps; by default the whole dataset.
-
-        Returns:
-            NumPy arrays in the model's structure, in the order of the examples, on every process.
-        """
-        feed = self._feeds.of(x, None, None, batch_size, steps)
-        if not feed.shared:
+        if self._task.optimizer.accumulate_steps > 1:
             raise ValueError(
-                "predict puts outputs into the order of the examples, so every process has to read "
-                "all of them; give a dataset or arrays, not a function of an InputContext"
+                "train_on_batch makes one update with one batch, but the trainer has "
+                f"accumulate_steps={self._task.optimizer.accumulate_steps}; use fit, or leave "
+                "accumulate_steps at 1 and give larger batches"
             )
-        self._prepare(feed, training=False)
-        if self._predict_step is None:
-            self._predict_step = PredictStep(self._task, feed)
-        step = self._predict_step
-        step.reset()
-        for element in elements(feed):
-            step.add(element)
-        return step.read()
+        feed = self._feeds.one_batch(x, y, sample_weight, training=True, class_weight=class_weight)
+        self._prepare(feed)
+        logs = on_batch.train(self._task, self._train_step, feed, self._log, self._observer)
+        return logs if return_dict else on_batch.as_list(self._task, logs)
 
+    @ambient.trainer_method
     def switch_optimizer(self, optimizer, *, carry_over=True, warmup_steps=0):
         """Goes on with another optimizer; weights, step count and the run's files stay.
 
@@ -451,6 +474,7 @@ class Trainer:
                 variables = self.model.trainable_variables
                 switching.carry_over(before, after, variables, carry_over, warmup_steps)
 
+    @ambient.trainer_method
     def export(self, path):
         """Saves the whole model as a `.keras` file, on the chief; called by every process.
 
@@ -520,28 +544,6 @@ class Trainer:
         self.model._initial_epoch = int(self.replication.all_gather(epoch)[0])
         variables = [*self.model.variables, *self.optimizer.variables]
         self.replication.broadcast(self.optimizer.to_broadcast(variables))
-
-    def _evaluate(self, feed, callbacks=None):
-        self._prepare(feed, training=False, targets=True)
-        key = repr((feed.spec, feed.shared))
-        if key not in self._evaluate_steps:
-            self._evaluate_steps[key] = EvaluateStep(self._task, feed)
-        step = self._evaluate_steps[key]
-        if callbacks is not None:
-            callbacks.on_test_begin()
-        step.reset()
-        self._task.reset_metrics()
-        for number, element in enumerate(elements(feed)):
-            if callbacks is not None:
-                callbacks.on_test_batch_begin(number)
-            with self.replication.pulse.waiting():
-                step.execute(element)
-            if callbacks is not None:
-                callbacks.on_test_batch_end(number, {})
-        values = {**step.read(), **self._task.metric_results()}
-        if callbacks is not None:
-            callbacks.on_test_end(values)
-        return values
 
 
 def _due(epoch, frequency):

@@ -101,7 +101,12 @@ def test_an_epoch_does_not_wait_for_the_iterator_of_the_last():
             ended.set()
 
     class Feed:
-        endless = False
+        endless = is_finite = False
+
+        def begin_epoch(self):
+            pass
+
+        end_epoch = begin_epoch
 
         def dataset(self, epoch, taken=0):
             iterator = Iterator()

@@ -313,20 +313,8 @@ def test_steps_come_from_the_data_or_from_the_user():
     unknown = dataset(x, size=4).filter(lambda rows: True)
     assert data.make_feed(unknown, single(1)).steps is None
     endless = data.make_feed(dataset(x, size=4), single(1), steps=5)
-    assert (endless.steps, endless.endless) == (5, True)
-    assert len(list(endless.dataset(0).take(7))) == 7
-
-
-class Batches(keras.utils.PyDataset):
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return np.zeros([2, 1]), np.zeros([2, 1])
-
-
-def generator():
-    yield np.zeros([2, 1]), np.zeros([2, 1])
+    assert (endless.steps, endless.endless, endless.length) == (5, True, 3)
+    assert len(list(endless.dataset(0).take(7))) == 3
 
 
 X = np.zeros([6, 2], np.float32)
@@ -340,8 +328,6 @@ def ragged():
 @pytest.mark.parametrize(
     ("given", "options", "error", "message"),
     [
-        (lambda: generator(), {}, TypeError, r"generator is not supported.*tf\.data\.Dataset"),
-        (lambda: Batches(), {}, TypeError, r"Batches is not supported.*tf\.data\.Dataset"),
         (ragged, {}, TypeError, r"RaggedTensorSpec.*to_tensor"),
         (lambda: tf.data.Dataset.range(3), {}, ValueError, r"not batched.*dataset\.batch"),
         (lambda: tf.data.Dataset.from_tensor_slices((X, X[:, :1])), {}, ValueError, r"not batched"),

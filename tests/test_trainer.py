@@ -132,10 +132,11 @@ class TestLoop:
         straight.fit(batches(X, LABELS).repeat().take(4), verbose=0)
         assert_same_weights(trainer.model, straight.model)
 
-    def test_steps_per_epoch_starts_a_finite_dataset_again_where_it_ends(self):
+    def test_steps_per_epoch_does_not_repeat_a_finite_dataset(self):
         trainer = trainer_of()
-        trainer.fit(batches(X, LABELS), steps_per_epoch=5, verbose=0)
-        assert int(trainer.optimizer.iterations.numpy()) == 5
+        with pytest.warns(UserWarning, match="ended after 3"):
+            trainer.fit(batches(X, LABELS), steps_per_epoch=5, verbose=0)
+        assert int(trainer.optimizer.iterations.numpy()) == 3
 
     def test_a_dataset_of_unknown_length_ends_when_it_ends(self, one_or_two):
         unknown = batches(X, LABELS).filter(lambda x, y: True)

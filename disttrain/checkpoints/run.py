@@ -149,7 +149,7 @@ class Run:
         place = manifest["place"]
         data, batches = adapting.place(manifest, now)
         self._resumed = True
-        self._batches.go_to(Place(**data), within_epoch=batches > 0)
+        self._batches.go_to(Place(**data), within_epoch=batches > 0, epochs=place["epoch"])
         over = place["stopped"] and self._epochs <= place["epochs"]
         return Position(place["epoch"], batches, over)
 

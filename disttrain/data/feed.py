@@ -1,8 +1,8 @@
-"""From what a user hands to `fit` to elements that hold one part for each local replica.
+"""From batches to elements that hold one part for each local replica.
 
 Every process reads the same global batches and keeps its own rows of each, so that any number of
 replicas sees the same data in the same order. A function of a `tf.distribute.InputContext` may read
-a process's part by itself instead.
+a process's part by itself instead. `feeds.py` finds out which kind of data it was given.
 """
 
 import contextlib
@@ -12,11 +12,13 @@ import re
 from collections.abc import Callable
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from disttrain.batches import without
 from disttrain.data import parts
+
+
+def _nothing():
+    """Does nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +36,17 @@ class Feed:
             `fingerprint`, float32, a number that tells one batch from another.
         spec: Structure of one part, of `tf.TensorSpec`.
         steps: Steps of an epoch, or `None` if that shows only at its end.
-        endless: Whether one iterator goes on over epochs.
+        steps_name: The argument in which the user gives them.
+        length: Batches of a pass; `math.inf` for data without an end, `None` if only the end shows.
+        endless: Whether one pass continues over epochs, because the user has set their steps.
         shared: Whether all processes read the same global batches.
         numbered: Whether the order is a function of the epoch alone; else a pass follows on the
             passes before it, as those of `tf.data.Dataset.shuffle` do.
         batch: Examples of a global batch, or `None` if only the batches themselves tell.
+        one_pass: Whether the data can be read only once, as those of a generator.
+        not_resumable: Why another process may not find the same order again, or `None`.
+        begin_epoch: Called before each epoch.
+        end_epoch: Called after each epoch and, as in Keras, once before the first one.
     """
 
     dataset: Callable
@@ -47,263 +55,129 @@ class Feed:
     steps: int | None
     endless: bool
     shared: bool
+    length: float | None = None
+    steps_name: str = "steps_per_epoch"
     numbered: bool = False
     batch: int | None = None
+    one_pass: bool = False
+    not_resumable: str | None = None
+    begin_epoch: Callable = _nothing
+    end_epoch: Callable = _nothing
+
+    @property
+    def is_finite(self):
+        """Whether the number of batches of a pass is known."""
+        return self.length is not None and self.length != math.inf
+
+    def steps_of(self, epochs):
+        """The steps of each of so many epochs from the beginning of a pass, as far as known.
+
+        Args:
+            epochs: How many.
+
+        Yields:
+            A whole number, or `None` where only the end of the data shows it.
+        """
+        left = self.length
+        for _ in range(epochs):
+            if not self.endless or not self.is_finite:
+                yield self.steps
+                continue
+            yield min(self.steps, left)
+            left = left - self.steps if left > self.steps else self.length
 
 
-def make_feed(
-    data,
-    topology,
-    *,
-    y=None,
-    sample_weight=None,
-    batch_size=None,
-    shuffle=False,
-    seed=0,
-    steps=None,
-    training=False,
-    all_gather=None,
-):
-    """Builds the `Feed` of a process.
+def from_batches(read, spec, length, topology, steps, training, **facts):
+    """The `Feed` of global batches that every process reads.
 
     Args:
-        data: A batched `tf.data.Dataset`, a function of a `tf.distribute.InputContext` that returns
-            one, or arrays (NumPy, TensorFlow, pandas; nested in dictionaries or tuples).
+        read: A function of the epoch, and of how many batches of the pass are left out, that
+            returns a `tf.data.Dataset` of global batches.
+        spec: What its `element_spec` is.
+        length: As `Feed.length`.
         topology: The process's `disttrain.replication.Topology`.
-        y: Targets, where `data` is arrays.
-        sample_weight: Weights, where `data` is arrays.
-        batch_size: Global batch size for arrays, 32 by default.
-        shuffle: Whether arrays are shuffled anew in each epoch.
-        seed: Seed of that order.
-        steps: Steps of an epoch; by default the whole dataset.
+        steps: Steps of an epoch, or `None` for the whole pass.
         training: Whether the first batch must fill every replica.
-        all_gather: Gathers a NumPy array over processes.
+        **facts: Further attributes of the `Feed`.
 
     Raises:
-        TypeError: `data` is none of these.
-        ValueError: It is not batched, has no end, is empty, or its batch is smaller than the
-            number of replicas.
+        TypeError: An element holds something that cannot be cut.
+        ValueError: The data are empty, not batched or without an end, or batches are too small.
     """
-    if isinstance(data, tf.data.Dataset) or callable(data):
-        if y is not None or sample_weight is not None:
-            raise ValueError(
-                "y and sample_weight come from the dataset itself; let it yield (x, y) or "
-                "(x, y, sample_weight)"
-            )
-        if batch_size is not None:
-            raise ValueError("batch_size goes with arrays; batch the dataset itself: ds.batch(64)")
-    if isinstance(data, tf.data.Dataset):
-        return _from_dataset(data, topology, steps, training)
-    if isinstance(data, (keras.utils.PyDataset, tf.distribute.DistributedDataset)) or (
-        hasattr(data, "__next__")
-    ):
-        raise TypeError(
-            f"a {type(data).__name__} is not supported, because every process has to read the same "
-            "batches; give a tf.data.Dataset, a function of a tf.distribute.InputContext, or arrays"
-        )
-    if callable(data):
-        return _from_function(data, topology, steps, training, all_gather)
-    return _from_arrays(
-        data,
-        y,
-        sample_weight,
-        32 if batch_size is None else batch_size,
-        shuffle,
-        seed,
-        steps,
-        training,
-        topology,
-    )
-
-
-def _from_dataset(dataset, topology, steps, training):
-    batch = parts.check_batched(dataset.element_spec, topology, training)
-    length = _length(dataset)
+    batch = parts.check_batched(spec, topology, training)
     if length == 0:
         raise ValueError("the dataset is empty")
     if length == math.inf and steps is None:
         raise ValueError("the dataset has no end; say how many steps an epoch has: steps_per_epoch")
-
     alone = topology.replicas == 1
     in_step = alone or batch is not None
 
-    def divided(dataset):
-        if in_step:
-            return dataset
-        return dataset.map(
-            lambda *element: parts.split(parts.as_tuple(element), topology, None),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+    # An evaluation takes no more from a generator than it uses; a training may.
+    read_ahead = training or not facts.get("one_pass")
 
-    split = divided(dataset)
-    if training and not in_step:
-        split = split.enumerate().map(lambda i, element: parts.check_first(i, element, topology))
-    if steps is not None:
-        split = split.repeat()
-    split = split.prefetch(2)
+    def divided(dataset, checked):
+        if not in_step:
+            dataset = dataset.map(
+                lambda *element: parts.split(parts.as_tuple(element), topology, None),
+                num_parallel_calls=tf.data.AUTOTUNE if read_ahead else None,
+            )
+            if training and checked:
+                check = lambda i, element: parts.check_first(i, element, topology)  # noqa: E731
+                dataset = dataset.enumerate().map(check)
+        if read_ahead:
+            return dataset.prefetch(2)
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        options.experimental_optimization.map_parallelization = False
+        return dataset.with_options(options)
 
-    def from_batch(epoch, taken=0):
-        if not taken:
-            return split
-        return divided(without(dataset, taken, length, steps is not None)).prefetch(2)
+    # One dataset for all passes: what shuffles it has go on from pass to pass.
+    whole = divided(read(0, 0), True)
+
+    def dataset(epoch, taken=0):
+        # Also where the result is not used, `read` may have to know the epoch.
+        batches = read(epoch, taken)
+        return divided(batches, False) if taken else whole
 
     divide = parts.cut(topology, batch) if in_step else parts.already
     return Feed(
-        dataset=from_batch,
+        dataset=dataset,
         divide=parts.whole if alone else divide,
-        spec=parts.spec(split.element_spec, topology.replicas if in_step else None),
+        spec=parts.spec(whole.element_spec, topology.replicas if in_step else None),
         steps=steps if steps is not None else length,
         endless=steps is not None,
         shared=True,
-        batch=parts.static_batch(dataset.element_spec),
+        length=length,
+        batch=parts.static_batch(spec),
+        **facts,
     )
 
 
-def _from_arrays(x, y, sample_weight, batch_size, shuffle, seed, steps, training, topology):
-    if y is None and sample_weight is not None:
-        raise ValueError("sample_weight needs targets: give y as well")
-    # tf.data takes lists for tensors, and tuples for structure.
-    present = keras.tree.lists_to_tuples(tuple(a for a in (x, y, sample_weight) if a is not None))
-    arrays = keras.tree.map_structure(_tensor, present)
-    lengths = {int(leaf.shape[0]) for leaf in keras.tree.flatten(arrays)}
-    if len(lengths) != 1:
-        raise ValueError(f"the arrays have different numbers of examples: {sorted(lengths)}")
-    count = lengths.pop()
-    if count == 0:
-        raise ValueError("the arrays are empty")
-    if int(batch_size) != batch_size or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number from 1, not {batch_size!r}")
-    if training and min(batch_size, count) < topology.replicas:
-        raise ValueError(parts.small(min(batch_size, count), topology))
+def from_dataset(dataset, topology, steps, training, class_weights=None):
+    """The `Feed` of a `tf.data.Dataset`; for the arguments see `disttrain.data.make_feed`."""
+    if class_weights is not None:
+        dataset = dataset.map(class_weights.weigh, num_parallel_calls=tf.data.AUTOTUNE)
 
-    alone = topology.replicas == 1
-    order = _order(count) if shuffle else None
+    def read(epoch, taken):
+        return dataset.skip(taken) if taken else dataset
 
-    def take(rows):
-        return keras.tree.map_structure(lambda leaf: tf.gather(leaf, rows), arrays)
-
-    def gathered(rows):
-        if order is not None:
-            rows = tf.gather(order, rows)
-        return take(rows) if alone else parts.split_rows(rows, take, topology)
-
-    def mapped(taken):
-        batches = tf.data.Dataset.range(count).batch(batch_size)
-        batches = without(batches, taken, math.ceil(count / batch_size), steps is not None)
-        return batches.map(gathered, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
-
-    # To map takes ten times as long as to put an order into a variable.
-    whole = mapped(0)
-
-    def dataset(epoch, taken=0):
-        if order is not None:
-            order.assign(np.random.default_rng([seed or 0, epoch]).permutation(count))
-        return mapped(taken) if taken else whole
-
-    return Feed(
-        dataset=dataset,
-        divide=parts.whole if alone else parts.already,
-        spec=parts.spec(whole.element_spec, 1 if alone else None),
-        steps=steps if steps is not None else math.ceil(count / batch_size),
-        endless=steps is not None,
-        shared=True,
-        numbered=True,
-        batch=int(batch_size),
-    )
-
-
-def _from_function(function, topology, steps, training, all_gather):
-    alone = dataclasses.replace(topology, processes=1, process=0)
-    # A pipeline per process: the "replica" of this context is the process, so that
-    # get_per_replica_batch_size gives the size of the process's part.
-    context = tf.distribute.InputContext(
-        num_input_pipelines=topology.processes,
-        input_pipeline_id=topology.process,
-        num_replicas_in_sync=topology.processes,
-    )
-    dataset = function(context)
-    if not isinstance(dataset, tf.data.Dataset):
-        raise TypeError(
-            "the function of the InputContext must return a tf.data.Dataset, not "
-            f"{type(dataset).__name__}"
-        )
-    batch = parts.check_batched(dataset.element_spec, alone, training)
-    own = parts.static_batch(dataset.element_spec)
-    length = _length(dataset)
-    code = {None: -1, math.inf: -2}.get(length, length)
-    codes = all_gather(np.asarray(code, np.int64)) if all_gather else np.asarray([code])
-    if steps is None:
-        if (codes < 0).any():
-            raise ValueError(
-                "the dataset of the function does not tell its length, so processes cannot agree "
-                "when an epoch ends; give steps_per_epoch, or apply "
-                "tf.data.experimental.assert_cardinality(n)"
-            )
-        if not codes.any():
-            raise ValueError("the datasets of the function are empty on every process")
-
-    def divided(dataset):
-        return dataset.map(
-            lambda *element: {
-                **parts.split(parts.as_tuple(element), alone, None),
-                "total": tf.constant(-1.0),
-            },
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-
-    def filled(split, taken=0):
-        # A process whose part ends early takes part with examples that do not count.
-        nothing = tf.data.Dataset.from_tensors(parts.nothing(split.element_spec)).repeat()
-        return split.concatenate(nothing).take(int(codes.max()) - taken)
-
-    split = divided(dataset)
-    if training and batch is None:
-        split = split.enumerate().map(lambda i, element: parts.check_first(i, element, alone))
-    split = (split.repeat() if steps is not None else filled(split)).prefetch(2)
-
-    def from_batch(epoch, taken=0):
-        if not taken:
-            return split
-        rest = divided(without(dataset, taken, length, steps is not None))
-        return (rest if steps is not None else filled(rest, taken)).prefetch(2)
-
-    return Feed(
-        dataset=from_batch,
-        divide=parts.already,
-        spec=parts.spec(split.element_spec, None),
-        steps=steps if steps is not None else int(codes.max()),
-        endless=steps is not None,
-        shared=False,
-        batch=None if own is None else own * topology.processes,
-    )
-
-
-def _order(count):
-    """A variable for the order of so many examples."""
-    with tf.init_scope(), tf.device("CPU:0"):  # where tf.data reads it
-        return tf.Variable(tf.range(count, dtype=tf.int64), trainable=False)
+    length = length_of(dataset)
+    return from_batches(read, dataset.element_spec, length, topology, steps, training)
 
 
 def has_no_end(data):
-    """Whether data are a `tf.data.Dataset` that is repeated for ever."""
-    return isinstance(data, tf.data.Dataset) and _length(data) == math.inf
+    """Whether data are a `tf.data.Dataset` or a `PyDataset` that never ends."""
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    return isinstance(data, tf.data.Dataset) and length_of(data) == math.inf
 
 
-def _length(dataset):
+def length_of(dataset):
+    """The elements of a `tf.data.Dataset`: their number, infinity, or `None` if unknown."""
     cardinality = int(dataset.cardinality())
     if cardinality == tf.data.INFINITE_CARDINALITY:
         return math.inf
     return None if cardinality == tf.data.UNKNOWN_CARDINALITY else cardinality
-
-
-def _tensor(array):
-    array = array if tf.is_tensor(array) else np.asarray(array)
-    if array.dtype in (np.dtype("float64"), tf.float64):
-        array = tf.cast(array, keras.config.floatx())
-    tensor = tf.convert_to_tensor(array)
-    if tensor.shape.rank == 0:
-        raise ValueError("fit, evaluate and predict need arrays with a first axis of examples")
-    return tensor
 
 
 @contextlib.contextmanager
@@ -320,26 +194,3 @@ def pipeline_errors():
             f"{found[1]}: it has {found[2]} rows; use a batch of at least as many examples as "
             "there are replicas, or fewer replicas"
         ) from None
-
-
-def split_off(x, y, sample_weight, part, validation_data):
-    """Keeps the last part of arrays for validation, as Keras does."""
-    if validation_data is not None:
-        raise ValueError("give validation_split or validation_data, not both")
-    if isinstance(x, tf.data.Dataset) or callable(x):
-        raise ValueError("validation_split goes with arrays; split a dataset with take and skip")
-    if not 0 < part < 1:
-        raise ValueError(f"validation_split must lie between 0 and 1, not {part!r}")
-    arrays = (x, y, sample_weight)
-    count = len(keras.tree.flatten(x)[0])
-    kept = math.floor(count * (1 - part))
-    if kept in (0, count):
-        raise ValueError(f"validation_split={part!r} of {count} examples leaves one side empty")
-
-    def cut(rows):
-        return tuple(
-            None if a is None else keras.tree.map_structure(lambda leaf: leaf[rows], a)
-            for a in arrays
-        )
-
-    return cut(slice(0, kept)), cut(slice(kept, None))

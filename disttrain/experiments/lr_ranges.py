@@ -13,6 +13,7 @@ def lr_range(
     explosion=4.0,
     batch_size=None,
     sample_weight=None,
+    class_weight=None,
     steps_per_epoch=None,
     shuffle=True,
 ):
@@ -40,6 +41,7 @@ def lr_range(
             `explosion - 1` times the minimum or the fall until then, whichever is larger.
         batch_size: As for `Trainer.fit`.
         sample_weight: As for `Trainer.fit`.
+        class_weight: As for `Trainer.fit`.
         steps_per_epoch: As for `Trainer.fit`.
         shuffle: As for `Trainer.fit`.
 
@@ -60,6 +62,7 @@ def lr_range(
         explosion=explosion,
         batch_size=batch_size,
         sample_weight=sample_weight,
+        class_weight=class_weight,
         steps_per_epoch=steps_per_epoch,
         shuffle=shuffle,
     )

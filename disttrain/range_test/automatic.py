@@ -69,11 +69,11 @@ def check_feed(feed):
     Raises:
         ValueError: It is repeated for ever, so that how far a test reads moves its shuffles on.
     """
-    if feed.endless and not feed.numbered:
+    if feed.endless and not feed.is_finite and not feed.numbered:
         raise ValueError(
             "learning_rate='auto' and a checkpoint do not go with data that have no end, for what "
-            "the range test reads moves their order on; leave repeat() out, for steps_per_epoch "
-            "repeats a dataset by itself, or call trainer.lr_range before and give a number"
+            "the range test reads moves their order on; leave repeat() out, or call "
+            "trainer.lr_range before and give a number"
         )
 
 

@@ -220,10 +220,10 @@ def _iterator(feed, wanted):
         `(iterator, batches)`: how many must be read for TensorFlow's cache not to complain.
     """
     dataset = feed.dataset(0)
-    if feed.endless or (feed.steps is not None and feed.steps >= wanted):
+    if feed.length is not None and feed.length >= wanted:
         return iter(dataset), 0
     cached = dataset.take(wanted).cache().repeat()
-    return iter(cached), min(feed.steps or 0, wanted)
+    return iter(cached), min(feed.length or 0, wanted)
 
 
 def _result(replication, rates, losses, smoothing, explosion, records):

@@ -4,6 +4,7 @@ import os
 
 import tensorflow as tf
 
+from disttrain.replication import ambient
 from disttrain.replication.base import Replication, Topology, replica_value
 from disttrain.replication.horovod import Horovod, launched
 from disttrain.replication.tf_distribute import TfDistribute, mirrored, multi_worker, single
@@ -19,15 +20,22 @@ def resolve(replication="auto"):
 
     Args:
         replication: One of `NAMES`, a `tf.distribute.Strategy`, or a `Replication`. `"auto"` takes
-            Horovod where its launcher started the process, else what the launcher has put into
-            `DISTTRAIN_REPLICATION`, else `"multi_worker"` where `TF_CONFIG` names several workers,
-            else `"mirrored"` where there are several GPUs, else `"single"`.
+            the strategy of the scope in which it is called, else Horovod where its launcher started
+            the process, else what the launcher has put into `DISTTRAIN_REPLICATION`, else
+            `"multi_worker"` where `TF_CONFIG` names several workers, else `"mirrored"` where there
+            are several GPUs, else `"single"`.
 
     Raises:
-        ValueError: The name is unknown, or what it needs is missing or wrong.
+        ValueError: The name is unknown, what it needs is missing or wrong, or it contradicts the
+            strategy of the scope in which this is called.
         TypeError: It is something else altogether.
         RuntimeError: Horovod is wanted and does not load.
     """
+    found = ambient.strategy()
+    if found is not None and _is_known(replication):
+        adopted = ambient.adopt(replication, found)
+        if adopted is not None:
+            return adopted
     if isinstance(replication, Replication):
         return replication
     if isinstance(replication, tf.distribute.Strategy):
@@ -55,8 +63,14 @@ def resolve(replication="auto"):
 def current():
     """The `Replication` that code without a trainer is in: a strategy's scope, Horovod, or none."""
     if tf.distribute.has_strategy():
-        return TfDistribute(tf.distribute.get_strategy())
+        found = TfDistribute(tf.distribute.get_strategy())
+        ambient.refuse_other_launcher(found)
+        return found
     return Horovod() if launched() else single()
+
+
+def _is_known(replication):
+    return replication in NAMES or isinstance(replication, (Replication, tf.distribute.Strategy))
 
 
 def _detect():

@@ -1,5 +1,6 @@
 """A resumed training is the one that would have been, to the last bit."""
 
+import contextlib
 import warnings
 
 import keras
@@ -21,8 +22,19 @@ def fit_dataset(made, callbacks=(), epochs=EPOCHS):
     return made.fit(shuffled(), epochs=epochs, verbose=0, callbacks=list(callbacks))
 
 
+@contextlib.contextmanager
+def ending_early():
+    """A pass has 11 batches: 8 for one epoch and 3 for the next, which warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The data ended")
+        yield
+
+
 def fit_endless(made, callbacks=()):
-    return made.fit(shuffled(), steps_per_epoch=8, epochs=4, verbose=0, callbacks=list(callbacks))
+    with ending_early():
+        return made.fit(
+            shuffled(), steps_per_epoch=8, epochs=4, verbose=0, callbacks=list(callbacks)
+        )
 
 
 def fit_infinite(made, callbacks=()):
@@ -37,9 +49,16 @@ def fit_arrays(made, callbacks=()):
 
 def fit_endless_arrays(made, callbacks=()):
     x, y = training.X, training.Y
-    return made.fit(
-        x, y, batch_size=4, steps_per_epoch=8, epochs=4, verbose=0, callbacks=list(callbacks)
-    )
+    with ending_early():
+        return made.fit(
+            x, y, batch_size=4, steps_per_epoch=8, epochs=4, verbose=0, callbacks=list(callbacks)
+        )
+
+
+def fit_endless_unknown_length(made, callbacks=()):
+    data = shuffled().filter(lambda x, y: True)
+    with ending_early():
+        return made.fit(data, steps_per_epoch=8, epochs=4, verbose=0, callbacks=list(callbacks))
 
 
 def fit_unknown_length(made, callbacks=()):
@@ -64,6 +83,7 @@ FITS = [
     fit_infinite,
     fit_arrays,
     fit_endless_arrays,
+    fit_endless_unknown_length,
     fit_unknown_length,
     fit_own_part,
 ]
@@ -95,7 +115,7 @@ def assert_same_history(one, other):
     representatives(FITS, fit_dataset, fit_endless, fit_arrays, fit_unknown_length, fit_own_part),
 )
 def test_every_kind_of_data_goes_on_in_the_middle_of_an_epoch(tmp_path, fit):
-    # 19 of 11 + 11 + 11 batches, or of 8 + 8 + 8 + 8: saved at 16.
+    # 19 of 11 + 11 + 11 batches, or of 8 + 3 + 8 + 3: saved at 16.
     assert_resumes(tmp_path, fit, 19)
 
 

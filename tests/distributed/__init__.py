@@ -7,9 +7,17 @@ def all_checks():
         checkpoint_checks,
         checks,
         experiment_checks,
+        feeding_checks,
         gradient_checks,
         telemetry_checks,
     )
 
-    modules = (checks, gradient_checks, telemetry_checks, checkpoint_checks, experiment_checks)
+    modules = (
+        checks,
+        feeding_checks,
+        gradient_checks,
+        telemetry_checks,
+        checkpoint_checks,
+        experiment_checks,
+    )
     return {name: check for module in modules for name, check in module.CHECKS.items()}

@@ -9,6 +9,7 @@ from disttrain.trainer import Trainer
 #: Arguments of `Trainer.fit` that an experiment hands on.
 FIT = (
     "shuffle",
+    "class_weight",
     "steps_per_epoch",
     "validation_split",
     "validation_steps",
