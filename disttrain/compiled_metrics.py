@@ -88,10 +88,7 @@ class CompiledMetrics:
             if (i, weighted) not in gathered:
                 batch = GlobalBatch(self._replication, rows, f"metric.{i}.{weighted}")
                 weight = weights[i] if weighted else None
-                y_p = batch.gather(outputs[i])
-                mask = getattr(outputs[i], "_keras_mask", None)
-                if mask is not None:
-                    y_p._keras_mask = batch.gather(mask)
+                y_p = batch.gather_with_mask(outputs[i])
                 weight = None if weight is None else batch.gather(weight)
                 gathered[i, weighted] = (batch.gather(targets[i]), y_p, weight)
             y_t, y_p, weight = gathered[i, weighted]

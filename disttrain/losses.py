@@ -61,15 +61,18 @@ class Losses:
         outputs: The model's symbolic outputs.
         output_names: Names of the outputs, in order.
         weights: A number for each loss, in such a structure, or `None`.
+        required: Whether at least one output must have a loss.
 
     Raises:
         ValueError: The structure of `loss` does not fit the outputs, or a loss has no reduction.
         TypeError: Something is no loss, or replaces `keras.losses.Loss.__call__`.
     """
 
-    def __init__(self, loss, outputs, output_names, weights=None):
+    def __init__(self, loss, outputs, output_names, weights=None, required=True):
         self._outputs = OutputStructure(outputs, output_names)
         self._terms = _terms(loss, weights, outputs, self._outputs)
+        if required and not self._terms:
+            raise ValueError("no output has a loss; give loss= at least one that is not None")
         self._present = [term.output for term in self._terms]
         self._per_example = {}
 
@@ -292,8 +295,6 @@ def _terms(loss, weights, outputs, structure):
         if chosen[i] is not None:
             factor = _number(factors[i], structure.names[i])
             terms.append(_Term(structure.names[i], i, _resolve(chosen[i], output.shape), factor))
-    if not terms:
-        raise ValueError("no output has a loss; give loss= at least one that is not None")
     return terms
 
 

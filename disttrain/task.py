@@ -13,7 +13,7 @@ from disttrain.losses import Losses
 from disttrain.metric_results import named_results
 from disttrain.replication import active
 
-_OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
+_OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_metrics")
 
 
 class Task:
@@ -58,6 +58,7 @@ class Task:
         with replication.scope(), _dtype_policy(precision):
             self.model = build_model()
             _check_model(self.model)
+            self._check_loss()
             self.model.compile(
                 optimizer=optimizer,
                 loss=loss,
@@ -83,6 +84,15 @@ class Task:
         """The states of all metrics, those of layers last."""
         metrics = [] if self.metrics is None else [self.metrics]
         return [v for metric in [*metrics, *self.layer_metrics] for v in metric.variables]
+
+    @property
+    def overrides_compute_loss(self):
+        """Whether the model computes its loss by itself."""
+        return type(self.model).compute_loss is not keras.Model.compute_loss
+
+    def _check_loss(self):
+        if self._loss is None and not self.overrides_compute_loss:
+            raise ValueError("give a loss, such as keras.losses.MeanSquaredError()")
 
     @property
     def built(self):
@@ -111,15 +121,24 @@ class Task:
                     names = names or [
                         f"output_{i}" for i in range(len(keras.tree.flatten(outputs)))
                     ]
-                    losses = Losses(self._loss, outputs, names, self._loss_weights)
-                    targets = losses.targets(_symbolic(spec[1]))
+                    losses = self._build_losses(spec, outputs, names)
                     if self.metrics is not None:
+                        targets = losses.targets(_symbolic(spec[1]))
                         self._compiled_metrics.build(targets, outputs)
                     self.losses = losses
             if training and not self.optimizer.built:
                 if not self.model.trainable_variables:
                     raise ValueError("the model has no trainable variables")
                 self.optimizer.build(self.model.trainable_variables)
+
+    def _build_losses(self, spec, outputs, names):
+        if not self.overrides_compute_loss:
+            return Losses(self._loss, outputs, names, self._loss_weights)
+        if self._loss is not None and len(names) > 1:
+            # super().compute_loss makes a metric for each output, when it is first called.
+            batch = tuple(_symbolic(one) for one in spec)
+            self.model._symbolic_build(data_batch=(*batch, None)[:3])
+        return Losses(None, outputs, names, required=False)
 
     def _find_layer_metrics(self):
         self.layer_metrics = layer_metrics.find(self.model)
