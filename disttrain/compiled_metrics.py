@@ -4,6 +4,8 @@ A metric that counts examples does so by itself. A function that returns one num
 a loss that is used as a metric, gets the examples of all replicas.
 """
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -103,6 +105,8 @@ def _nothing(*arguments, **options):
 
 def _is_of_whole_batches(metric, y_true, y_pred):
     """Whether a metric's function returns no values of single examples."""
+    if inspect.isfunction(metric._fn) and metric._fn.__module__.startswith("keras."):
+        return False
 
     def call(y_true, y_pred):
         return metric._fn(y_true, y_pred, **metric._fn_kwargs)
