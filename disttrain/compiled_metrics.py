@@ -4,6 +4,8 @@ A metric that counts examples does so by itself. A function that returns one num
 a loss that is used as a metric, gets the examples of all replicas.
 """
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -88,10 +90,7 @@ class CompiledMetrics:
             if (i, weighted) not in gathered:
                 batch = GlobalBatch(self._replication, rows, f"metric.{i}.{weighted}")
                 weight = weights[i] if weighted else None
-                y_p = batch.gather(outputs[i])
-                mask = getattr(outputs[i], "_keras_mask", None)
-                if mask is not None:
-                    y_p._keras_mask = batch.gather(mask)
+                y_p = batch.gather_with_mask(outputs[i])
                 weight = None if weight is None else batch.gather(weight)
                 gathered[i, weighted] = (batch.gather(targets[i]), y_p, weight)
             y_t, y_p, weight = gathered[i, weighted]
@@ -106,6 +105,8 @@ def _nothing(*arguments, **options):
 
 def _is_of_whole_batches(metric, y_true, y_pred):
     """Whether a metric's function returns no values of single examples."""
+    if inspect.isfunction(metric._fn) and metric._fn.__module__.startswith("keras."):
+        return False
 
     def call(y_true, y_pred):
         return metric._fn(y_true, y_pred, **metric._fn_kwargs)

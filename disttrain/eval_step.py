@@ -4,9 +4,10 @@ import tensorflow as tf
 
 from disttrain import outputs
 from disttrain.fingerprints import ReadOrder
+from disttrain.global_loss import global_loss, unpack
 from disttrain.losses import Rows
 from disttrain.tracing import traced
-from disttrain.train_step import global_loss, may_be_empty, unpack
+from disttrain.train_step import may_be_empty
 
 
 class EvaluateStep:
@@ -39,10 +40,10 @@ class EvaluateStep:
         batch, local = part
         if not self._shared:
             total = self._task.replication.reduce_sum([local], "rows")[0]
-        x, y, sample_weight = unpack(batch)
+        _, y, sample_weight = unpack(batch)
         rows = Rows(local, total, self._may_be_empty)
-        y_pred = self._task.call(x, training=False, rows=rows)
-        loss, shares = global_loss(self._task, y, y_pred, sample_weight, rows)
+        y_pred = self._task.call(batch[0], training=False, rows=rows)
+        loss, shares = global_loss(self._task, batch, y_pred, rows, training=False)
         terms = shares if self._task.losses.names else []
         weighted = [value * total for value in (loss, *terms)]
         self._sums.assign_add(tf.cast(tf.stack([local, *weighted]), tf.float64))

@@ -52,6 +52,13 @@ class GlobalBatch:
             return self._gather(own)
         return self._differentiable(own)
 
+    def gather_with_mask(self, tensor):
+        """`gather`, with the mask that Keras has attached to an output."""
+        gathered, mask = self.gather(tensor), getattr(tensor, "_keras_mask", None)
+        if mask is not None and gathered is not tensor:
+            gathered._keras_mask = self.gather(mask)
+        return gathered
+
     def _gather(self, tensor):
         self._gathered += 1
         as_bytes = tensor.dtype == tf.bool

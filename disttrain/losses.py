@@ -3,7 +3,8 @@
 Keras divides a loss by what it sees: the examples, the unmasked elements or the sample weights of
 one replica. A mean of such means weighs uneven parts wrongly. Here each replica divides what it
 sums by what all replicas see, so that the shares add up to the loss of one device with the whole
-batch. A loss that returns no value for each example is computed from the examples of all replicas.
+batch. A loss that returns no value for each example, or one that depends on other examples, is
+computed from the examples of all replicas.
 Terms, names and shapes follow `keras.losses`.
 """
 
@@ -23,7 +24,7 @@ from disttrain.loss_reduction import (
     weigh,
 )
 from disttrain.output_structure import OutputStructure
-from disttrain.shape_probe import returned_shape
+from disttrain.shape_probe import mixes_examples, returned_shape
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum")
 
@@ -61,17 +62,20 @@ class Losses:
         outputs: The model's symbolic outputs.
         output_names: Names of the outputs, in order.
         weights: A number for each loss, in such a structure, or `None`.
+        required: Whether at least one output must have a loss.
 
     Raises:
         ValueError: The structure of `loss` does not fit the outputs, or a loss has no reduction.
         TypeError: Something is no loss, or replaces `keras.losses.Loss.__call__`.
     """
 
-    def __init__(self, loss, outputs, output_names, weights=None):
+    def __init__(self, loss, outputs, output_names, weights=None, required=True):
         self._outputs = OutputStructure(outputs, output_names)
         self._terms = _terms(loss, weights, outputs, self._outputs)
+        if required and not self._terms:
+            raise ValueError("no output has a loss; give loss= at least one that is not None")
         self._present = [term.output for term in self._terms]
-        self._per_example = {}
+        self._by_example = {}
 
     @property
     def names(self):
@@ -142,9 +146,9 @@ class Losses:
         if replication is not None and replication.replicas == 1:
             return _whole(term, data, rows, replication)
         shapes = (term.output, str(data.y_true.shape), str(data.y_pred.shape))
-        if shapes not in self._per_example:
-            self._per_example[shapes] = _returns_a_value_for_each_example(term.loss, data)
-        if not self._per_example[shapes]:
+        if shapes not in self._by_example:
+            self._by_example[shapes] = _is_computed_by_example(term.loss, data)
+        if not self._by_example[shapes]:
             return _whole(term, data, rows, _others(replication))
         return _own(term, data, rows)
 
@@ -227,10 +231,22 @@ def _cast(loss, data):
     return cast(data.y_true), cast(data.y_pred)
 
 
-def _returns_a_value_for_each_example(loss, data):
-    """Whether the first axis of what a loss returns is that of the examples."""
-    shape, examples = returned_shape(loss.call, data.y_true, data.y_pred, loss.dtype)
-    return shape is not None and bool(shape.rank) and shape[0] == examples
+def _is_computed_by_example(loss, data):
+    """Whether a loss returns a value for each example that depends on that example alone."""
+    arguments = (loss.call, data.y_true, data.y_pred, loss.dtype)
+    shape, examples = returned_shape(*arguments)
+    if shape is None or not shape.rank or shape[0] != examples:
+        return False
+    if _is_known(loss):
+        return True
+    return not mixes_examples(*arguments)
+
+
+def _is_known(loss):
+    """Whether a loss is one of Keras's whose values are known to be those of single examples."""
+    own = loss._function if isinstance(loss, _FunctionLoss) else type(loss)
+    mixing = (keras.losses.Circle, keras.losses.circle)
+    return getattr(own, "__module__", "").startswith("keras.") and own not in mixing
 
 
 def _others(replication):
@@ -292,8 +308,6 @@ def _terms(loss, weights, outputs, structure):
         if chosen[i] is not None:
             factor = _number(factors[i], structure.names[i])
             terms.append(_Term(structure.names[i], i, _resolve(chosen[i], output.shape), factor))
-    if not terms:
-        raise ValueError("no output has a loss; give loss= at least one that is not None")
     return terms
 
 

@@ -14,7 +14,7 @@ from disttrain.metric_results import named_results
 from disttrain.optimizers import taking_over, wrapping
 from disttrain.replication import active, adoption
 
-_OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
+_OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_metrics")
 
 
 class Task:
@@ -60,6 +60,7 @@ class Task:
             self.model = build_model()
             _check_model(self.model)
             wrapping.scale_loss_of(self.model, optimizer)
+            self._check_loss()
             self.model.compile(
                 optimizer=optimizer,
                 loss=loss,
@@ -85,6 +86,15 @@ class Task:
         """The states of all metrics, those of layers last."""
         metrics = [] if self.metrics is None else [self.metrics]
         return [v for metric in [*metrics, *self.layer_metrics] for v in metric.variables]
+
+    @property
+    def overrides_compute_loss(self):
+        """Whether the model computes its loss by itself."""
+        return type(self.model).compute_loss is not keras.Model.compute_loss
+
+    def _check_loss(self):
+        if self._loss is None and not self.overrides_compute_loss:
+            raise ValueError("give a loss, such as keras.losses.MeanSquaredError()")
 
     @property
     def built(self):
@@ -113,9 +123,9 @@ class Task:
                     names = names or [
                         f"output_{i}" for i in range(len(keras.tree.flatten(outputs)))
                     ]
-                    losses = Losses(self._loss, outputs, names, self._loss_weights)
-                    targets = losses.targets(_symbolic(spec[1]))
+                    losses = self._build_losses(spec, outputs, names)
                     if self.metrics is not None:
+                        targets = losses.targets(_symbolic(spec[1]))
                         self._compiled_metrics.build(targets, outputs)
                     self.losses = losses
             if training and not self.optimizer.built:
@@ -123,6 +133,15 @@ class Task:
                     raise ValueError("the model has no trainable variables")
                 taking_over.check_exclusions(self.optimizer.inner, self.model)
                 self.optimizer.build(self.model.trainable_variables)
+
+    def _build_losses(self, spec, outputs, names):
+        if not self.overrides_compute_loss:
+            return Losses(self._loss, outputs, names, self._loss_weights)
+        if self._loss is not None and len(names) > 1:
+            # super().compute_loss makes a metric for each output, when it is first called.
+            batch = tuple(_symbolic(one) for one in spec)
+            self.model._symbolic_build(data_batch=(*batch, None)[:3])
+        return Losses(None, outputs, names, required=False)
 
     def _find_layer_metrics(self):
         self.layer_metrics = layer_metrics.find(self.model)

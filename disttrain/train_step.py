@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from disttrain import state_averaging
+from disttrain.global_loss import global_loss, unpack
 from disttrain.losses import Rows
 from disttrain.state_averaging import AssignedVariables
 from disttrain.tracing import traced
@@ -38,6 +39,7 @@ class TrainStep:
         self._wishes = wishes
         self.variables = task.model.trainable_variables
         self._gradients = self._forward_backward
+        self._jit_compile = jit_compile
         if jit_compile:
             self._gradients = traced(
                 self._forward_backward, jit_compile=True, reduce_retracing=True
@@ -199,10 +201,11 @@ class TrainStep:
         """Returns `(loss share, shares of the terms, gradients, outputs)` of this replica."""
         task = self._task
         rows = Rows(local, total, self._may_be_empty)
-        x, y, sample_weight = unpack(batch)
         with tf.GradientTape() as tape:
-            y_pred = task.call(x, training=True, rows=rows)
-            loss, shares = global_loss(task, y, y_pred, sample_weight, rows)
+            y_pred = task.call(batch[0], training=True, rows=rows)
+            loss, shares = global_loss(
+                task, batch, y_pred, rows, training=True, compiled=self._jit_compile
+            )
             scaled = loss * scale
         gradients = tape.gradient(scaled, self.variables)
         return loss, shares, gradients, y_pred
@@ -285,27 +288,6 @@ class TrainStep:
 def may_be_empty(feed):
     """Whether a replica may have no examples of its own in a batch of a feed."""
     return any(leaf.shape.rank and leaf.shape[0] is None for leaf in tf.nest.flatten(feed.spec))
-
-
-def unpack(batch):
-    """A part as `(x, y, sample_weight)`, with `None` for what it lacks."""
-    return (*batch, None, None)[:3]
-
-
-def global_loss(task, y, y_pred, sample_weight, rows):
-    """This replica's share of the loss of the global batch, regularisation included.
-
-    Losses that layers add are taken as means over the examples of a batch, so each replica counts
-    them by its part of the examples.
-
-    Returns:
-        `(share, shares of the terms)`, float32 scalars.
-    """
-    total, shares = task.losses(y, y_pred, sample_weight, rows, task.replication)
-    added = [tf.cast(loss, tf.float32) for loss in task.model.losses]
-    if added:
-        total += tf.add_n(added) * (rows.local / rows.total)
-    return total, shares
 
 
 class SecondPass:

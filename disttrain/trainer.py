@@ -102,8 +102,6 @@ class Trainer(InferenceMethods):
         hang_seconds=600.0,
         seed=0,
     ):
-        if loss is None:
-            raise ValueError("give a loss, such as keras.losses.MeanSquaredError()")
         if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
             raise ValueError(
                 f"steps_per_execution must be a whole number from 1, not {steps_per_execution!r}"

@@ -59,6 +59,12 @@ def of_each_column(y_true, y_pred):
     return keras.ops.max(keras.ops.abs(y_true - y_pred), axis=0)
 
 
+def contrast(y_true, y_pred):
+    """A value for each example, which all others have a part in."""
+    similar = keras.ops.matmul(y_pred, keras.ops.transpose(y_pred))
+    return keras.ops.logsumexp(similar, axis=-1) - keras.ops.diagonal(similar)
+
+
 MEANS = ("sum_over_batch_size", "sum", "mean_with_sample_weight")
 SQUARES = keras.losses.MeanSquaredError
 LABELS = keras.losses.SparseCategoricalCrossentropy
@@ -92,13 +98,15 @@ def cases():
     add("equal ranks, Loss.call", "n1", "n1", "n", None, Absolute())
     add("elements", "nt1", "nt1", "nt", None, Elements())
     add("elements", "n1", "n1", "n", "n", Elements())
-    whole = (one_number, sum_by_the_batch, another_loss, ignoring, of_each_column)
+    whole = (one_number, sum_by_the_batch, another_loss, ignoring, of_each_column, contrast)
     for loss in (*whole, keras.losses.Dice(), keras.losses.Tversky(reduction="sum")):
         name = getattr(loss, "__name__", type(loss).__name__)
         add(name, "n1", "n1", None, None, loss)
     add("one_number", "n1", "n1", "n", None, one_number)
     add("one_number", "nt", "nt", "n1", "nt", one_number)
     add("Dice", "n1", "n1", "n1", None, keras.losses.Dice())
+    add("contrast", "nt", "nt", "n", None, contrast)
+    add("Circle", "n", "nt", None, None, keras.losses.Circle())
     return found
 
 

@@ -308,6 +308,35 @@ def losses_of_the_whole_batch(replication, folder):
     }
 
 
+class OwnLoss(keras.Model):
+    """Computes a loss that is no mean over examples, and keeps its mean."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.tracker = keras.metrics.Mean(name="tracked")
+
+    def compute_loss(self, x, y, y_pred, sample_weight, training=True):
+        value = super().compute_loss(x, y, y_pred, sample_weight)
+        value += keras.ops.max(keras.ops.abs(x)) * keras.ops.std(y_pred)
+        self.tracker.update_state(value)
+        return value
+
+
+def own_compute_loss(replication, folder):
+    def model():
+        inputs = keras.Input((FEATURES,))
+        init = keras.initializers.GlorotUniform(1)
+        return OwnLoss(inputs, keras.layers.Dense(CLASSES, kernel_initializer=init)(inputs))
+
+    made = trainer(replication, model)
+    history = made.fit(dataset(41), epochs=2, verbose=0)
+    return {
+        "weights": flat(made.model.trainable_variables),
+        "logs": [history.history[name] for name in sorted(history.history)],
+        "evaluation": list(made.evaluate(dataset(41)).values()),
+    }
+
+
 def evaluate_and_predict(replication, folder):
     metrics = ["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2, name="top_2")]
     made = trainer(replication, metrics=metrics)
@@ -563,6 +592,7 @@ CHECKS = {
     "two-and-one": two_and_one,
     "several-outputs": several_outputs,
     "losses-of-the-whole-batch": losses_of_the_whole_batch,
+    "own-compute-loss": own_compute_loss,
     "evaluate-and-predict": evaluate_and_predict,
     "batch-normalization": batch_normalization,
     "dropout-seeds": dropout_seeds,

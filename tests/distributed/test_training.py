@@ -58,14 +58,10 @@ def test_masks_weights_and_every_kind_of_mean_count_as_on_one_device(outcome, al
         )
 
 
-def test_losses_and_metrics_of_the_whole_batch_count_as_on_one_device(outcome, alone):
+@pytest.mark.parametrize("case", ["losses-of-the-whole-batch", "own-compute-loss"])
+def test_losses_and_metrics_of_the_whole_batch_count_as_on_one_device(outcome, alone, case):
     for key in ("weights", "logs", "evaluation"):
-        np.testing.assert_allclose(
-            outcome("losses-of-the-whole-batch", key),
-            alone("losses-of-the-whole-batch", key),
-            rtol=1e-5,
-            atol=1e-6,
-        )
+        np.testing.assert_allclose(outcome(case, key), alone(case, key), rtol=1e-5, atol=1e-6)
 
 
 def test_evaluation_and_metrics_are_exact(outcome, alone):

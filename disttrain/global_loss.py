@@ -1,0 +1,111 @@
+"""Each replica's share of the whole loss: that of the outputs, and what layers add.
+
+A model may override `compute_loss`. It is called with the global batch then, by every replica.
+"""
+
+import inspect
+
+import keras
+import tensorflow as tf
+
+from disttrain import layer_metrics
+from disttrain.global_batch import GlobalBatch
+from disttrain.keras_loss_scaling import unscaled
+from disttrain.replication import active
+
+
+def unpack(batch):
+    """A part as `(x, y, sample_weight)`, with `None` for what it lacks."""
+    return (*batch, None, None)[:3]
+
+
+def global_loss(task, batch, y_pred, rows, training, compiled=False):
+    """This replica's share of the loss of the global batch, regularisation included.
+
+    Losses that layers add are taken as means over the examples of a batch, so each replica counts
+    them by its part of the examples. A regularizer's is equal on all replicas, and counted once.
+
+    Args:
+        task: A built `disttrain.task.Task`.
+        batch: This replica's `(x, y)` or `(x, y, sample_weight)`.
+        y_pred: The model's outputs for it.
+        rows: A `disttrain.losses.Rows`.
+        training: Whether this is a training step.
+        compiled: Whether XLA compiles it, so that replicas cannot communicate.
+
+    Returns:
+        `(share, shares of the terms)`, float32 scalars.
+
+    Raises:
+        ValueError: A loss needs the other replicas while XLA compiles it, or has a wrong shape.
+    """
+    replication = task.replication
+    if compiled and replication.replicas > 1:
+        replication = _Unreachable(replication)
+    if task.overrides_compute_loss:
+        share = _by_the_model(task, batch, y_pred, rows, training, replication)
+        return share, [share]
+    _, y, sample_weight = unpack(batch)
+    total, shares = task.losses(y, y_pred, sample_weight, rows, replication)
+    added = [_number(loss, replication) for loss in task.model.losses]
+    if added:
+        total += tf.add_n(added) * (rows.local / rows.total)
+    return total, shares
+
+
+def _number(loss, replication):
+    """A loss that a layer has added, a float32 scalar."""
+    loss = tf.cast(loss, tf.float32)
+    if loss.shape.rank != 0 and replication.replicas > 1:
+        raise ValueError(
+            f"a layer has added a loss of shape {loss.shape}; several replicas need one number, "
+            "the mean over the examples: self.add_loss(keras.ops.mean(values))"
+        )
+    return tf.reduce_sum(loss)
+
+
+def _by_the_model(task, batch, y_pred, rows, training, replication):
+    """The share of what the model's own `compute_loss` returns for the global batch."""
+    model = task.model
+    whole = GlobalBatch(replication, rows, "compute_loss")
+
+    def gather(structure):
+        return keras.tree.map_structure(
+            lambda leaf: leaf if leaf is None else whole.gather_with_mask(leaf), structure
+        )
+
+    x, y, sample_weight = unpack(batch)
+    arguments = [gather(x), gather(y), gather(y_pred), gather(sample_weight)]
+    # All replicas compute the same, and one of them counts it in the model's metrics.
+    keep = None if replication.replicas == 1 else tf.constant(replication.replica_index() == 0)
+    counting = layer_metrics.counting(task.layer_metrics, keep=keep)
+    with active.activate(replication), counting, unscaled():
+        # Keras calls those that do not take it without it, too.
+        if "training" in inspect.signature(model.compute_loss).parameters:
+            value = model.compute_loss(*arguments, training=training)
+        else:
+            value = model.compute_loss(*arguments)
+    if value is None or tf.convert_to_tensor(value).shape.rank != 0:
+        found = "None" if value is None else f"a tensor of shape {value.shape}"
+        raise ValueError(
+            f"{type(model).__name__}.compute_loss must return one number for the batch, not {found}"
+        )
+    return whole.share(tf.cast(value, tf.float32))
+
+
+class _Unreachable:
+    """The other replicas while XLA compiles a step, whose programs cannot communicate."""
+
+    def __init__(self, replication):
+        self.replicas = replication.replicas
+        self.replica_index = replication.replica_index
+        self.as_one_replica = replication.as_one_replica
+
+    def reduce_sum(self, tensors, name):
+        raise ValueError(
+            "jit_compile=True compiles forward and backward for each replica alone, but this loss "
+            "needs the other replicas, as masks, mean_with_sample_weight and losses that are one "
+            "number for a batch do; use jit_compile='auto', or a loss with a value for each example"
+        )
+
+    gather = reduce_sum
