@@ -9,6 +9,7 @@ import dataclasses
 import fnmatch
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from disttrain import replication as replication_module
@@ -195,6 +196,7 @@ class DistributedOptimizer(DelegatingOptimizer):
         taking_over.check_belongs(self.inner, variables, self._distribution_strategy)
         if not self.inner.built:
             self.inner.build(variables)
+            self.inner.was_merged = taking_over.MERGED in (self._loaded or ())
             taking_over.load_what_came_before_build(self.inner)
         self._build_loss_scale()
         if self.clip is not None:
@@ -456,14 +458,18 @@ class DistributedOptimizer(DelegatingOptimizer):
         # Keras saves `inner` by itself, as it is an attribute.
         for variable in self._state:
             store[variable.name] = variable.numpy()
+        if self.built and taking_over.has_lora(self.built_with):
+            store[taking_over.MERGED] = np.ones((), np.int8)
 
     def load_own_variables(self, store):
         if not self.built:
             self._loaded = taking_over.kept(store)
             return
-        taking_over.same_variables(self, self._state, store)
-        for variable in self._state:
-            variable.assign(store[variable.name])
+        merged = taking_over.MERGED in list(store.keys())
+        self.was_merged = self.inner.was_merged = merged
+        if taking_over.same_variables(self, self._state, store):
+            for variable in self._state:
+                variable.assign(store[variable.name])
 
     def get_config(self):
         inner = taking_over.serialized(self.inner, self.ema_overwrite_frequency)
