@@ -5,6 +5,7 @@ import os
 from disttrain.checkpoints import bundle
 from disttrain.checkpoints.options import Checkpoint
 from disttrain.checkpoints.store import Store
+from disttrain.optimizers.unwrapping import without_wrapper
 
 
 def load_weights(model, directory, which="newest", best=None, best_mode="auto"):
@@ -54,6 +55,11 @@ def load_weights(model, directory, which="newest", best=None, best_mode="auto"):
 def export(model, path):
     """Saves a whole model as a `.keras` file, which is there complete or not at all.
 
+    The file needs no disttrain to be loaded: it holds the inner optimizer of a
+    `DistributedOptimizer` with its state, and Keras's own of the wrapper's clips and loss scales.
+    Where the inner optimizer, or its learning rate, is not Keras's own either, the model is saved
+    without optimizer, to be compiled after loading.
+
     Args:
         model: A `keras.Model`.
         path: The file; its name ends in `.keras`.
@@ -69,7 +75,8 @@ def export(model, path):
     os.makedirs(directory, exist_ok=True)
     beside = os.path.join(directory, f".writing-{os.getpid()}-{name}")
     try:
-        model.save(beside)
+        with without_wrapper(model):
+            model.save(beside)
         bundle.flush_path(beside)
         os.replace(beside, path)
     finally:

@@ -8,6 +8,7 @@ import copy
 import dataclasses
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from disttrain import replication as replication_module
@@ -200,6 +201,7 @@ class DistributedOptimizer(DelegatingOptimizer):
         taking_over.check_belongs(self.inner, variables, self._distribution_strategy)
         if not self.inner.built:
             self.inner.build(variables)
+            self.inner.was_merged = taking_over.MERGED in (self._loaded or ())
             taking_over.load_what_came_before_build(self.inner)
         self._build_loss_scale()
         if self.clip is not None:
@@ -477,11 +479,15 @@ class DistributedOptimizer(DelegatingOptimizer):
     def save_own_variables(self, store):
         # Keras saves `inner` by itself, as it is an attribute.
         own_state.save(store, self._state, self.accumulator)
+        if self.built and taking_over.has_lora(self.built_with):
+            store[taking_over.MERGED] = np.ones((), np.int8)
 
     def load_own_variables(self, store):
         if not self.built:
             self._loaded = taking_over.kept(store)
             return
+        merged = taking_over.MERGED in list(store.keys())
+        self.was_merged = self.inner.was_merged = merged
         own_state.load(self, self._state, store)
 
     def get_config(self):

@@ -34,7 +34,7 @@ def save(store, variables, accumulator):
 
 
 def load(optimizer, variables, store):
-    """Gives variables the values of a store.
+    """Gives variables the values of a store, unless `taking_over.same_variables` leaves them.
 
     Args:
         optimizer: Whose variables they are, for the message.
@@ -44,7 +44,8 @@ def load(optimizer, variables, store):
     Raises:
         ValueError: They do not fit.
     """
-    taking_over.same_variables(optimizer, variables, store)
+    if not taking_over.same_variables(optimizer, variables, store):
+        return
     for number, variable in enumerate(variables):
         # Older files have names.
         key = str(number) if str(number) in store.keys() else variable.name  # noqa: SIM118

@@ -6,12 +6,16 @@ optimizer; a setting on both sides is an error, for twice is wrong.
 """
 
 import functools
+import warnings
 
 import keras
 
 from disttrain.gradients import clipping, loss_scale
 from disttrain.optimizers.missing import some
 from disttrain.replication import adoption
+
+#: Key in a wrapper's saved state: some variables were LoRA's, which Keras merges into others.
+MERGED = "merged_lora"
 
 
 def separate(inner, clip, scale, accumulate_steps):
@@ -135,13 +139,46 @@ def silence(inner):
 
 
 def same_variables(optimizer, variables, store):
-    """Raises a `ValueError` where a saved state has another number of variables."""
-    if len(store.keys()) != len(variables):
-        raise ValueError(
-            f"the saved state of the optimizer {optimizer.name!r} has {len(store.keys())} "
-            f"variables where it now has {len(variables)}; build it with the same inner optimizer, "
-            "loss scale and model before loading"
+    """Whether a saved state fits.
+
+    Returns:
+        `False`, with a warning, where Keras has merged LoRA weights, so that slots of theirs have
+        no place.
+
+    Raises:
+        ValueError: It has another number of variables.
+    """
+    keys = set(store.keys()) - {MERGED}
+    merged = getattr(optimizer, "was_merged", False)
+    if len(keys) == len(variables) and not (merged and _other_shapes(variables, store)):
+        return True
+    difference = (
+        f"the saved state of the optimizer {optimizer.name!r} has {len(keys)} variables where it "
+        f"now has {len(variables)}"
+    )
+    if merged:
+        warnings.warn(
+            f"{difference}, because Keras merges LoRA weights when it saves a model; the optimizer "
+            "begins without state",
+            stacklevel=2,
         )
+        return False
+    raise ValueError(
+        f"{difference}; build it with the same inner optimizer, loss scale and model before loading"
+    )
+
+
+def _other_shapes(variables, store):
+    """Whether a variable has another shape than what is saved under its place."""
+    return any(
+        str(i) in store.keys() and tuple(store[str(i)].shape) != tuple(variable.shape)  # noqa: SIM118
+        for i, variable in enumerate(variables)
+    )
+
+
+def has_lora(variables):
+    """Whether there are variables of Keras's low-rank adaptation among the trained ones."""
+    return any(variable.name.startswith("lora_") for variable in variables)
 
 
 def _only_one(inner, names, argument, value):
@@ -180,8 +217,8 @@ def _load_or_raise(optimizer, store):
         # Kept until the slots exist, which takes the variables that the model trains.
         optimizer.loaded_before_build = kept(store)
         return
-    same_variables(optimizer, optimizer.variables, store)
-    type(optimizer).load_own_variables(optimizer, store)
+    if same_variables(optimizer, optimizer.variables, store):
+        type(optimizer).load_own_variables(optimizer, store)
 
 
 def load_what_came_before_build(optimizer):
@@ -193,5 +230,5 @@ def load_what_came_before_build(optimizer):
     store = getattr(optimizer, "loaded_before_build", None)
     if store is not None:
         del optimizer.loaded_before_build
-        same_variables(optimizer, optimizer.variables, store)
-        type(optimizer).load_own_variables(optimizer, store)
+        if same_variables(optimizer, optimizer.variables, store):
+            type(optimizer).load_own_variables(optimizer, store)
