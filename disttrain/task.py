@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from disttrain import layers
 from disttrain.losses import Losses
 from disttrain.replication import active
 
@@ -76,6 +77,8 @@ class Task:
             if not self.built:
                 _check_rank(self.model, spec[0])
                 outputs = self.model(x)
+                if self.replication.replicas > 1:
+                    layers.synchronize(self.model)
                 if len(spec) > 1:
                     names = getattr(self.model, "output_names", None)
                     names = names or [
