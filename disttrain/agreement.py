@@ -10,7 +10,8 @@ import re
 import numpy as np
 
 #: Keras numbers layers of one class as they are made; a process may have made others before.
-_NUMBER = re.compile(r"_\d+(?=/|$)")
+#: A slot is named after its variable: `adam/dense_1_kernel_momentum`.
+_NUMBER = re.compile(r"_\d+(?=[_/]|$)")
 
 
 def check_variables(replication, variables, of):

@@ -6,7 +6,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from disttrain import kernels
+from disttrain import kernels, layers
 from disttrain import replication as replication_module
 from disttrain.metric_results import named_results
 from disttrain.optimizers.distributed import DistributedOptimizer
@@ -78,6 +78,8 @@ def overrides(callbacks, *hooks):
 class BroadcastVariables(keras.callbacks.Callback):
     """For `Model.fit` under Horovod: all begin with the chief's weights and optimizer state.
 
+    Layers of Keras that speak to `tf.distribute` alone, `BatchNormalization(synchronized=True)`,
+    work together over the ranks as `disttrain.layers.SyncBatchNormalization` does.
     It warns where callbacks that write files, such as `ModelCheckpoint`, run on several processes.
 
     Args:
@@ -95,6 +97,10 @@ class BroadcastVariables(keras.callbacks.Callback):
         replication = replication_module.resolve(self._replication)
         kernels.agree(replication)
         replication.start_equal(self._shared(replication))
+        layers.refresh(self.model)
+        if replication.name == "horovod" and layers.synchronize(self.model):
+            # A function of a fit before may have been traced without.
+            self.model.make_train_function(force=True)
         # Keras tells a callback nothing of the others; the list that calls knows.
         listed = getattr(sys._getframe(1).f_locals.get("self"), "callbacks", [])
         writers = [type(c).__name__ for c in listed if isinstance(c, _WRITERS)]

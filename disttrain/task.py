@@ -6,7 +6,7 @@ import numbers
 import keras
 import tensorflow as tf
 
-from disttrain import layer_metrics
+from disttrain import layer_metrics, layers
 from disttrain.compiled_metrics import CompiledMetrics
 from disttrain.keras_loss_scaling import unscaled
 from disttrain.losses import Losses
@@ -117,6 +117,8 @@ class Task:
             if not self.built:
                 _check_rank(self.model, spec[0])
                 outputs = self.model(x)
+                if self.replication.replicas > 1:
+                    layers.synchronize(self.model)
                 self._find_layer_metrics()
                 if len(spec) > 1:
                     names = getattr(self.model, "output_names", None)

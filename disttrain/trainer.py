@@ -9,7 +9,7 @@ import warnings
 import keras
 import numpy as np
 
-from disttrain import agreement, heartbeat, kernels, on_batch, summary
+from disttrain import agreement, heartbeat, kernels, layers, on_batch, summary
 from disttrain import callbacks as callbacks_module
 from disttrain import replication as replication_module
 from disttrain.batches import Batches
@@ -497,6 +497,7 @@ class Trainer(InferenceMethods):
             kernels.agree(self.replication)
             agreement.check_variables(self.replication, self.model.variables, "the model")
             self.replication.start_equal(self.optimizer.to_broadcast(self.model.variables))
+            layers.refresh(self.model)
             self._task.spread_seeds()
         if not training:
             return
@@ -542,6 +543,7 @@ class Trainer(InferenceMethods):
         self.model._initial_epoch = int(self.replication.all_gather(epoch)[0])
         variables = [*self.model.variables, *self.optimizer.variables]
         self.replication.broadcast(self.optimizer.to_broadcast(variables))
+        layers.refresh(self.model)
 
 
 def _due(epoch, frequency):

@@ -92,4 +92,6 @@ def test_numbers_that_keras_gives_to_layers_may_differ():
             self.path, self.dtype, self.shape = path, "float32", (2,)
 
     assert agreement.describe(Layer("dense_12/kernel")) == agreement.describe(Layer("dense/kernel"))
+    slots = [Layer(f"adam/sequential{n}_dense{n}_kernel_momentum") for n in ("", "_1")]
+    assert agreement.describe(slots[0]) == agreement.describe(slots[1])
     assert agreement.describe(Layer("block_1/kernel_a")) != agreement.describe(Layer("b/kernel_a"))

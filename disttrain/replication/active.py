@@ -5,8 +5,15 @@ A thread traces one replica at a time, so the answer belongs to the thread.
 
 import contextlib
 import threading
+import weakref
+
+import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
 
 _thread = threading.local()
+
+#: How many collectives layers have put into each function that is traced.
+_collectives = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
@@ -29,3 +36,19 @@ def activate(replication, present=None):
 def state():
     """`(replication, present)` of the innermost `activate` of this thread, or `None`."""
     return getattr(_thread, "state", None)
+
+
+def collective_number():
+    """A number for a collective of a layer, equal on all processes that trace the same layers.
+
+    No two collectives of a function have the same one. Outside of functions it is 0, because there
+    each collective ends before the next begins.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    if not isinstance(graph, FuncGraph):
+        return 0
+    while isinstance(graph.outer_graph, FuncGraph):
+        graph = graph.outer_graph
+    number = _collectives.get(graph, 0)
+    _collectives[graph] = number + 1
+    return number

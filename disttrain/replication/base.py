@@ -179,14 +179,17 @@ class Replication(abc.ABC):
     def broadcast(self, variables):
         """Copies the chief's values into `variables` on all processes."""
         for variable in variables if self.topology.processes > 1 else ():
-            variable.assign(self.all_gather(np.asarray(variable.numpy()))[0])
+            own = np.asarray(variable.numpy())
+            # Not every collective knows every dtype.
+            bits = np.frombuffer(own.tobytes(), np.uint8).astype(np.int32)
+            chiefs = self.all_gather(bits)[0].astype(np.uint8).tobytes()
+            variable.assign(np.frombuffer(chiefs, own.dtype).reshape(own.shape))
 
     def start_equal(self, variables):
-        """Gives variables that were just created the chief's values, where they may differ.
+        """Gives variables the chief's values, where they may differ when a training begins.
 
-        A `tf.distribute.Strategy` creates them equal.
+        Called by every process with the same variables in the same order.
         """
-        return
 
     def adopt(self, optimizer):
         """Returns `optimizer` with variables that belong to this replication's scope."""

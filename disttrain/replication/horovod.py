@@ -4,6 +4,7 @@ Only Horovod's raw collectives are used: its Keras layer averages nothing on Ker
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 import warnings
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from disttrain.replication import elastic, host
 from disttrain.replication.base import Replication, Topology, by_dtype
+from disttrain.tracing import traced
 
 _INSTALL = (
     "Horovod is not installed in this Python environment; run ./launch/setup.sh, which builds "
@@ -256,24 +258,30 @@ class Horovod(Replication):
 
     def _gathered(self, array):
         with self.pulse.waiting():
-            return self._hvd.allgather(tf.constant(array[None]), process_set=self._set).numpy()
+            return self._hvd.allgather(
+                tf.constant(array[None]), name="disttrain.all_gather", process_set=self._set
+            ).numpy()
 
     def broadcast(self, variables):
         if self.replicas > 1 and variables:
-            values = [getattr(v, "value", v) for v in variables]
+            values = [getattr(variable, "value", variable) for variable in variables]
+            with self.pulse.waiting():
+                traced(functools.partial(self._broadcast, values), name="broadcast")()
+
+    def _broadcast(self, variables):
+        for number, variable in enumerate(variables):
             # Horovod's broadcast does not know bfloat16.
-            unknown = [v for v in values if v.dtype == tf.bfloat16]
-            known = [v for v in values if v.dtype != tf.bfloat16]
-            if known:
-                self._hvd.broadcast_variables(known, root_rank=self._root, process_set=self._set)
-            for number, variable in enumerate(unknown):
-                chiefs = self._hvd.broadcast(
-                    tf.bitcast(variable, tf.float16),
-                    root_rank=self._root,
-                    name=f"disttrain.broadcast.{number}",
-                    process_set=self._set,
-                )
-                variable.assign(tf.bitcast(chiefs, tf.bfloat16))
+            half = variable.dtype == tf.bfloat16
+            value = tf.convert_to_tensor(variable)
+            # Keras numbers names by what else a process has made, so that they may differ.
+            chiefs = self._hvd.broadcast(
+                tf.bitcast(value, tf.float16) if half else value,
+                root_rank=self._root,
+                name=f"disttrain.broadcast.{number}",
+                ignore_name_scope=True,
+                process_set=self._set,
+            )
+            variable.assign(tf.bitcast(chiefs, tf.bfloat16) if half else chiefs)
 
     def start_equal(self, variables):
         self.broadcast(variables)

@@ -1,6 +1,7 @@
 """Replicas under `tf.distribute`: one device, `MirroredStrategy`, `MultiWorkerMirroredStrategy`."""
 
 import contextlib
+import hashlib
 import os
 
 import numpy as np
@@ -147,6 +148,17 @@ class TfDistribute(Replication):
 
         # Called as it is, a function for each shape would have TensorFlow warn of retracing.
         return gather.get_concrete_function(spec)
+
+    def start_equal(self, variables):
+        # A strategy creates variables equal. What a program assigns to them afterwards, such as
+        # weights from a file, each process does by itself.
+        if self.topology.processes == 1 or not variables:
+            return
+        digests = [hashlib.blake2b(v.numpy().tobytes(), digest_size=8).digest() for v in variables]
+        own = np.frombuffer(b"".join(digests), np.int32).reshape(len(variables), -1)
+        everyone = self.all_gather(own)
+        same = (everyone == everyone[:1]).all(axis=(0, 2))
+        self.broadcast([v for v, is_same in zip(variables, same, strict=True) if not is_same])
 
     def adopt(self, optimizer):
         if max(self.replicas, optimizer._distribution_strategy.num_replicas_in_sync) == 1:

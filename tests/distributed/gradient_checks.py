@@ -417,7 +417,7 @@ def too_many_skips(replication, folder):
     return {"error": ""}
 
 
-def sync_batch_normalization(replication, folder):
+def sync_batch_normalization(layer):
     """The last batch of 41 leaves replicas empty, which borrow a row that must not count."""
 
     def model():
@@ -426,13 +426,69 @@ def sync_batch_normalization(replication, folder):
             [
                 keras.Input((checks.FEATURES,)),
                 keras.layers.Dense(8, kernel_initializer=init(1)),
-                disttrain.layers.SyncBatchNormalization(),
+                layer(),
                 keras.layers.Dense(checks.CLASSES, kernel_initializer=init(2)),
             ]
         )
 
-    made, result = short(replication, "sgd", epochs=2, rows=41, model=model)
-    return {**result, "state": checks.flat(made.model.non_trainable_variables)}
+    def check(replication, folder):
+        # As where a process has made other models before.
+        for _ in range(replication.topology.process):
+            model()
+        made, result = short(replication, "sgd", epochs=2, rows=41, model=model)
+        return {**result, "state": checks.flat(made.model.non_trainable_variables)}
+
+    return check
+
+
+def synchronized():
+    return keras.layers.BatchNormalization(synchronized=True)
+
+
+def model_fit_synchronized(replication, folder):
+    """`Model.fit` with Keras's own layer, on this process's part of each batch of 12."""
+    rows = np.arange(24).reshape(-1, 12)
+    if getattr(replication, "strategy", None) is None:
+        rows = np.array_split(rows, replication.replicas, axis=1)[replication.topology.process]
+    x, y = checks.data(24)
+    examples = tf.data.Dataset.from_tensor_slices((x[rows.ravel()], y[rows.ravel()]))
+    with replication.scope():
+        for _ in range(replication.topology.process):
+            keras.layers.Dense(1)
+        init = keras.initializers.GlorotUniform(1)
+        dense = keras.layers.Dense(checks.CLASSES, kernel_initializer=init)
+        model = keras.Sequential([keras.Input((checks.FEATURES,)), synchronized(), dense])
+        optimizer = disttrain.DistributedOptimizer(keras.optimizers.SGD(0.5))
+        model.compile(optimizer, checks.loss(), auto_scale_loss=False)
+    try:
+        model.fit(
+            examples.batch(rows.shape[1]),
+            epochs=2,
+            verbose=0,
+            callbacks=[disttrain.callbacks.BroadcastVariables()],
+        )
+    except ValueError as error:
+        return {"error": str(error)}
+    return {"weights": checks.flat(model.variables)}
+
+
+def own_start(replication, folder):
+    """Each process begins with its own weights, and has adapted a layer to its own data."""
+    process = replication.topology.process
+    x, _ = checks.data(8)
+
+    def model():
+        normalization = keras.layers.Normalization()
+        normalization.adapt(x * (1 + process) + process)
+        made = keras.Sequential(
+            [keras.Input((checks.FEATURES,)), normalization, keras.layers.Dense(checks.CLASSES)]
+        )
+        made.layers[-1].set_weights([w * 0 + 0.1 + process for w in made.layers[-1].get_weights()])
+        return made
+
+    made = checks.trainer(replication, model)
+    made.evaluate(*checks.data(8))
+    return {"outputs": made.model(x).numpy()}
 
 
 def model_fit(replication, folder):
@@ -473,10 +529,10 @@ def model_fit(replication, folder):
 
 def unknown_length(replication, folder):
     """`Model.fit` on batches whose number shows at the end alone, three of which make two steps."""
-    rows = np.arange(24).reshape(-1, 8)
+    rows = np.arange(36).reshape(-1, 12)
     if getattr(replication, "strategy", None) is None:
         rows = np.array_split(rows, replication.replicas, axis=1)[replication.topology.process]
-    x, y = checks.data(24)
+    x, y = checks.data(36)
     examples = tf.data.Dataset.from_tensor_slices((x[rows.ravel()], y[rows.ravel()]))
     examples = examples.filter(lambda x, y: True).batch(rows.shape[1])
     with replication.scope():
@@ -567,7 +623,10 @@ CHECKS = {
     "local-variables-of-a-trainer": local_variables_of_a_trainer,
     "random-faults": random_faults,
     "too-many-skips": too_many_skips,
-    "sync-batch-normalization": sync_batch_normalization,
+    "sync-batch-normalization": sync_batch_normalization(disttrain.layers.SyncBatchNormalization),
+    "keras-sync-batch-normalization": sync_batch_normalization(synchronized),
+    "model-fit-synchronized": model_fit_synchronized,
+    "own-start": own_start,
     "model-fit": model_fit,
     "unknown-length": unknown_length,
     "model-fit-float16": model_fit_in_float16,

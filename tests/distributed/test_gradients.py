@@ -163,11 +163,25 @@ def test_too_many_skipped_steps_in_a_row_stop_with_the_names_of_the_variables(ou
 
 
 @pytest.mark.three_ranks
-def test_synchronized_batch_normalization_sees_the_global_batch(outcome, alone):
+@pytest.mark.parametrize("check", ["sync-batch-normalization", "keras-sync-batch-normalization"])
+def test_synchronized_batch_normalization_sees_the_global_batch(outcome, alone, check):
     for key in ("weights", "state", "loss"):
-        expected = alone("sync-batch-normalization", key)
-        for value in outcome.every("sync-batch-normalization", key):
-            np.testing.assert_allclose(value, expected, atol=1e-5)
+        for value in outcome.every(check, key):
+            np.testing.assert_allclose(value, alone(check, key), atol=1e-5)
+
+
+def test_kerass_own_layer_is_synchronized_in_model_fit(outcome, alone, kind):
+    if kind.startswith("multi_worker"):
+        assert "PerReplica" in str(outcome("model-fit-synchronized", "error"))  # as below
+        return
+    for weights in outcome.every("model-fit-synchronized", "weights"):
+        np.testing.assert_allclose(weights, alone("model-fit-synchronized", "weights"), atol=1e-5)
+
+
+@pytest.mark.three_ranks
+def test_processes_begin_with_what_the_chief_has_made_or_adapted(outcome, alone):
+    for outputs in outcome.every("own-start", "outputs"):
+        np.testing.assert_allclose(outputs, alone("own-start", "outputs"), atol=1e-5)
 
 
 def test_model_fit_with_the_callbacks_trains_as_one_device(outcome, alone, kind):
