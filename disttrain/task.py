@@ -85,9 +85,8 @@ class Task:
                     if self.metrics is not None and not self.metrics.built:
                         self.metrics.build(_symbolic(spec[1]), outputs)
                     self.losses = losses
-            if training and not self.optimizer.built:
-                if not self.model.trainable_variables:
-                    raise ValueError("the model has no trainable variables")
+            # What is frozen now may be trained later.
+            if training and not self.optimizer.built and self.model.trainable_variables:
                 self.optimizer.build(self.model.trainable_variables)
 
     def call(self, x, training, present=None):
@@ -153,9 +152,16 @@ def _plain(value):
 
 
 def _symbolic(spec):
-    return keras.tree.map_structure(
-        lambda leaf: keras.KerasTensor((None, *leaf.shape[1:]), dtype=leaf.dtype.name), spec
-    )
+    def symbolic(leaf):
+        options = {}
+        if isinstance(leaf, tf.SparseTensorSpec):
+            options["sparse"] = True
+        elif isinstance(leaf, tf.RaggedTensorSpec):
+            options = {"ragged": True, "ragged_rank": leaf.ragged_rank}
+        shape = (None, *leaf.shape[1:])
+        return keras.KerasTensor(shape, dtype=leaf.dtype.name, **options)
+
+    return keras.tree.map_structure(symbolic, spec)
 
 
 def _check_rank(model, spec):
