@@ -130,9 +130,8 @@ class Task:
                         targets = losses.targets(_symbolic(spec[1]))
                         self._compiled_metrics.build(targets, outputs)
                     self.losses = losses
-            if training and not self.optimizer.built:
-                if not self.model.trainable_variables:
-                    raise ValueError("the model has no trainable variables")
+            # What is frozen now may be trained later.
+            if training and not self.optimizer.built and self.model.trainable_variables:
                 taking_over.check_exclusions(self.optimizer.inner, self.model)
                 self.optimizer.build(self.model.trainable_variables)
 
@@ -232,9 +231,16 @@ def _is_number(value):
 
 
 def _symbolic(spec):
-    return keras.tree.map_structure(
-        lambda leaf: keras.KerasTensor((None, *leaf.shape[1:]), dtype=leaf.dtype.name), spec
-    )
+    def symbolic(leaf):
+        options = {}
+        if isinstance(leaf, tf.SparseTensorSpec):
+            options["sparse"] = True
+        elif isinstance(leaf, tf.RaggedTensorSpec):
+            options = {"ragged": True, "ragged_rank": leaf.ragged_rank}
+        shape = (None, *leaf.shape[1:])
+        return keras.KerasTensor(shape, dtype=leaf.dtype.name, **options)
+
+    return keras.tree.map_structure(symbolic, spec)
 
 
 def _check_rank(model, spec):

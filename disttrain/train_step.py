@@ -44,7 +44,8 @@ class TrainStep:
             self._gradients = traced(
                 self._forward_backward, jit_compile=True, reduce_retracing=True
             )
-        self._accumulate_steps = task.optimizer.accumulate_steps
+        # Without variables there are losses, metrics and the state of layers, but no updates.
+        self._accumulate_steps = task.optimizer.accumulate_steps if self.variables else 1
         extras = 3 + len(task.losses.names)
         with tf.init_scope():
             self._sums = tf.Variable(tf.zeros([extras - 1], tf.float64), trainable=False)
@@ -116,9 +117,8 @@ class TrainStep:
         return tf.cond(optional.has_value(), run, lambda: tf.constant(0))
 
     def _on_replica(self, part, total, fingerprint):
-        again = None
-        if self._task.optimizer.two_gradients:
-            again = SecondPass(self._task)
+        twice = self._task.optimizer.two_gradients and self.variables
+        again = SecondPass(self._task) if twice else None
         gradients, extras, total = self._local_step(part, total, fingerprint)
         to_mean = total / tf.maximum(extras[1], 1.0)
         recompute = None
@@ -160,7 +160,7 @@ class TrainStep:
         rows = Rows(local, total, self._may_be_empty)
         assigned = AssignedVariables(self._task.state_to_average(), self._replication)
 
-        scale = self._task.optimizer.current_loss_scale()
+        scale = self._task.optimizer.current_loss_scale() if self.variables else 1.0
         loss, shares, gradients, y_pred = self._gradients(batch, rows.local, rows.total, scale)
 
         present = rows.local > 0
@@ -177,16 +177,20 @@ class TrainStep:
         fingerprint = extras[2]
         if self._wishes is not None:
             extras = [*extras, self._wishes.share()]
-        (loss, _, fingerprints, *terms), _ = self._task.optimizer.apply_shares(
-            gradients,
-            variables,
-            extras=extras,
-            observer=self._observer,
-            own_loss=extras[0] * to_mean,
-            share_to_mean=to_mean,
-            recompute=recompute,
-            alone=True,
-        )
+        if variables:
+            sums, _ = self._task.optimizer.apply_shares(
+                gradients,
+                variables,
+                extras=extras,
+                observer=self._observer,
+                own_loss=extras[0] * to_mean,
+                share_to_mean=to_mean,
+                recompute=recompute,
+                alone=True,
+            )
+        else:
+            sums = tf.unstack(self._replication.reduce_sum([tf.stack(extras)], "extras")[0])
+        loss, _, fingerprints, *terms = sums
         if self._wishes is not None:
             *terms, wished = terms
         if self._replication.is_first_local_replica():
