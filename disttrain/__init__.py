@@ -11,6 +11,7 @@ _HOMES = {
     "Trainer": "disttrain.trainer",
     "Telemetry": "disttrain.telemetry",
     "Checkpoint": "disttrain.checkpoints",
+    "CustomStep": "disttrain.custom_step",
     "DistributedOptimizer": "disttrain.optimizers.distributed",
     "ClipByGlobalNorm": "disttrain.gradients.clipping",
     "ClipByNorm": "disttrain.gradients.clipping",

@@ -36,10 +36,7 @@ class EvaluateStep:
         if not self._shared:
             total = self._task.replication.reduce_sum([local], "rows")[0]
         x, y, sample_weight = unpack(batch)
-        y_pred = self._task.call(x, training=False)
-        loss, shares = global_loss(
-            self._task, y, y_pred, sample_weight, Rows(local, total), self._shared
-        )
+        loss, shares, y_pred = self._losses_and_outputs(batch, Rows(local, total))
         terms = shares if self._task.losses.names else []
         weighted = [value * total for value in (loss, *terms)]
         self._sums.assign_add(tf.cast(tf.stack([local, *weighted]), tf.float64))
@@ -49,6 +46,13 @@ class EvaluateStep:
             return True
 
         tf.cond(local > 0, update, lambda: False)
+
+    def _losses_and_outputs(self, batch, rows):
+        """`(loss share, shares of the terms, outputs)` of this replica."""
+        x, y, sample_weight = unpack(batch)
+        y_pred = self._task.call(x, training=False)
+        loss, shares = global_loss(self._task, y, y_pred, sample_weight, rows, self._shared)
+        return loss, shares, y_pred
 
     def reset(self):
         """Begins new sums."""

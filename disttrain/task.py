@@ -6,14 +6,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from disttrain.eval_step import EvaluateStep
 from disttrain.losses import Losses
 from disttrain.replication import active
+from disttrain.train_step import TrainStep
 
 _OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
 
 
 class Task:
     """A model and everything that has variables beside it.
+
+    Attributes:
+        needs_targets: Whether the data have to be `(x, y)`.
+        train_step: The class of its training step.
+        evaluate_step: The class of its step without gradients.
 
     Args:
         build_model: A function that returns a `keras.Model`.
@@ -28,6 +35,10 @@ class Task:
         ValueError: The model overrides a step that disttrain replaces.
     """
 
+    needs_targets = True
+    train_step = TrainStep
+    evaluate_step = EvaluateStep
+
     def __init__(self, build_model, optimizer, loss, metrics, replication, precision=None):
         if isinstance(build_model, keras.Model) or not callable(build_model):
             raise TypeError(
@@ -40,15 +51,26 @@ class Task:
         self.losses = None
         with replication.scope(), _dtype_policy(precision):
             self.model = build_model()
-            _check_model(self.model)
-            self.model.compile(
-                optimizer=optimizer,
-                loss=loss,
-                metrics=_fresh_metrics(metrics, replication),
-                jit_compile=False,
-                auto_scale_loss=False,
-            )
+            if not isinstance(self.model, keras.Model):
+                found = type(self.model).__name__
+                raise TypeError(f"build_model must return a keras.Model, not {found}")
+            self._compile(_fresh_metrics(metrics, replication))
         self.takes_training = getattr(self.model, "_call_has_training_arg", True)
+
+    def _compile(self, metrics):
+        _check_steps(self.model)
+        self.model.compile(
+            optimizer=self.optimizer,
+            loss=self._loss,
+            metrics=metrics,
+            jit_compile=False,
+            auto_scale_loss=False,
+        )
+
+    @property
+    def trained_variables(self):
+        """The variables that the optimizer updates, in the order of the model."""
+        return self.model.trainable_variables
 
     @property
     def metrics(self):
@@ -71,24 +93,33 @@ class Task:
         Raises:
             ValueError: The data do not fit the model.
         """
-        x = _symbolic(spec[0])
         with self.replication.scope():
             if not self.built:
-                _check_rank(self.model, spec[0])
-                outputs = self.model(x)
-                if len(spec) > 1:
-                    names = getattr(self.model, "output_names", None)
-                    names = names or [
-                        f"output_{i}" for i in range(len(keras.tree.flatten(outputs)))
-                    ]
-                    losses = Losses(self._loss, outputs, names)
-                    if self.metrics is not None and not self.metrics.built:
-                        self.metrics.build(_symbolic(spec[1]), outputs)
-                    self.losses = losses
+                self._build_model(spec)
             if training and not self.optimizer.built:
-                if not self.model.trainable_variables:
-                    raise ValueError("the model has no trainable variables")
-                self.optimizer.build(self.model.trainable_variables)
+                self._build_optimizer()
+
+    def _build_model(self, spec):
+        outputs = self._call_symbolically(spec)
+        if len(spec) > 1:
+            names = getattr(self.model, "output_names", None)
+            names = names or [f"output_{i}" for i in range(len(keras.tree.flatten(outputs)))]
+            losses = Losses(self._loss, outputs, names)
+            self._build_metrics(spec, outputs)
+            self.losses = losses
+
+    def _call_symbolically(self, spec):
+        _check_rank(self.model, spec[0])
+        return self.model(_symbolic(spec[0]))
+
+    def _build_metrics(self, spec, outputs):
+        if self.metrics is not None and not self.metrics.built:
+            self.metrics.build(_symbolic(spec[1]), outputs)
+
+    def _build_optimizer(self):
+        if not self.model.trainable_variables:
+            raise ValueError("the model has no trainable variables")
+        self.optimizer.build(self.model.trainable_variables)
 
     def call(self, x, training, present=None):
         """The model's outputs for a part of a batch; for `present` see `replication.active`."""
@@ -172,14 +203,14 @@ def _check_rank(model, spec):
             )
 
 
-def _check_model(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"build_model must return a keras.Model, not {type(model).__name__}")
+def _check_steps(model):
     for name in _OWN_STEPS:
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ValueError(
                 f"{type(model).__name__} overrides {name}, which disttrain.Trainer would not call; "
-                "compile it with optimizer=disttrain.DistributedOptimizer(...) and use Model.fit"
+                "compute the losses in a disttrain.CustomStep and give it as Trainer(step=...), or "
+                "compile the model with optimizer=disttrain.DistributedOptimizer(...) and use "
+                "Model.fit"
             )
 
 

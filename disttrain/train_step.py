@@ -35,7 +35,7 @@ class TrainStep:
         )
         self._observer = observer
         self._wishes = wishes
-        self.variables = task.model.trainable_variables
+        self.variables = task.trained_variables
         self._gradients = self._forward_backward
         if jit_compile:
             self._gradients = traced(

@@ -9,7 +9,7 @@ import functools
 import keras
 import numpy as np
 
-from disttrain import agreement, heartbeat, kernels, summary
+from disttrain import agreement, custom_checks, heartbeat, kernels, summary
 from disttrain import callbacks as callbacks_module
 from disttrain import replication as replication_module
 from disttrain.batches import Batches
@@ -17,18 +17,18 @@ from disttrain.checkpoints import Checkpoint, exchange
 from disttrain.checkpoints.run import Run
 from disttrain.checkpoints.store import Store
 from disttrain.checkpoints.weights import export
+from disttrain.custom_run import CustomTask
 from disttrain.data import split_off
 from disttrain.data.feeds import Feeds, elements
-from disttrain.eval_step import EvaluateStep, PredictStep
+from disttrain.eval_step import PredictStep
 from disttrain.loop import TrainingLoop
-from disttrain.optimizers import switching, wrapping
+from disttrain.optimizers import named, switching, wrapping
 from disttrain.progress import Progress
 from disttrain.range_test import automatic, sweep
 from disttrain.task import Task
 from disttrain.telemetry import Telemetry
 from disttrain.telemetry.divergence import DivergenceCheck
 from disttrain.telemetry.log import RunLog
-from disttrain.train_step import TrainStep
 
 
 def _regrouping(method):
@@ -50,9 +50,11 @@ class Trainer:
 
     Args:
         build_model: A function that returns a `keras.Model`; called in the replication's scope.
-        optimizer: A Keras optimizer, its name, or a `DistributedOptimizer`.
+        optimizer: A Keras optimizer, its name, or a `DistributedOptimizer`. With a `step` also a
+            dictionary from name to optimizer.
         loss: A `keras.losses.Loss`, its name, a function `(y_true, y_pred)`, or a list or
             dictionary of them for several outputs. Means are taken over the global batch.
+        step: A `disttrain.CustomStep`, which computes the losses instead of `loss`.
         metrics: A list of metrics or their names, in Keras's structure for several outputs, or a
             function that returns it.
         replication: `"auto"`, `"single"`, `"mirrored"`, `"multi_worker"`, `"horovod"`, a
@@ -87,6 +89,7 @@ class Trainer:
         *,
         optimizer="adam",
         loss=None,
+        step=None,
         metrics=None,
         replication="auto",
         clip=None,
@@ -102,7 +105,10 @@ class Trainer:
         hang_seconds=600.0,
         seed=0,
     ):
-        if loss is None:
+        several = custom_checks.several(optimizer, step)
+        if step is not None:
+            custom_checks.step(step, loss, several)
+        elif loss is None:
             raise ValueError("give a loss, such as keras.losses.MeanSquaredError()")
         if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
             raise ValueError(
@@ -144,8 +150,10 @@ class Trainer:
             "accumulate_steps": accumulate_steps,
             "compression": compression,
         }
-        optimizer = wrapping.wrapped(optimizer, self.replication, self._settings)
-        self._task = Task(build_model, optimizer, loss, metrics, self.replication, precision)
+        wrap = named.wrapped if several else wrapping.wrapped
+        optimizer = wrap(optimizer, self.replication, self._settings)
+        task = Task if step is None else functools.partial(CustomTask, step)
+        self._task = task(build_model, optimizer, loss, metrics, self.replication, precision)
         self._feeds = Feeds(self.replication, seed)
         goes_on = checkpoint is not None and bool(Store(checkpoint).names())
         self._log = RunLog.open(logdir, self.replication, goes_on)
@@ -342,7 +350,7 @@ class Trainer:
             progress.close()
             self._log.finish()
         if epochs > initial_epoch or (resumed is not None and resumed.restored):
-            self.optimizer.finalize_variable_values(self.model.trainable_variables)
+            self.optimizer.finalize_variable_values(self._task.trained_variables)
         history.on_train_end(logs)
         return self.model.history
 
@@ -426,12 +434,13 @@ class Trainer:
             ValueError: It has been built for other variables.
         """
         before = self._task.optimizer
+        custom_checks.can_switch(before, optimizer)
         after = wrapping.wrapped(optimizer, self.replication, self._settings)
         self._task.optimizer = self.model.optimizer = after
         self._train_step = None
         if before.built:
             with self.replication.scope():
-                variables = self.model.trainable_variables
+                variables = self._task.trained_variables
                 switching.carry_over(before, after, variables, carry_over, warmup_steps)
 
     def export(self, path):
@@ -448,7 +457,7 @@ class Trainer:
 
     def _prepare(self, feed, training=True, targets=False):
         """Builds what is not built yet, once the structure of the data is known."""
-        if (training or targets) and len(feed.spec) < 2:
+        if (training or targets) and self._task.needs_targets and len(feed.spec) < 2:
             raise ValueError(
                 "the data have no targets: fit and evaluate need (x, y) or (x, y, sample_weight)"
             )
@@ -466,18 +475,18 @@ class Trainer:
         )
         same_variables = self._train_step is not None and [
             id(v) for v in self._train_step.variables
-        ] == [id(v) for v in self.model.trainable_variables]
+        ] == [id(v) for v in self._task.trained_variables]
         if self._train_step is None or changed or not same_variables:
             agreement.check_variables(self.replication, self.optimizer.variables, "the optimizer")
             self.replication.start_equal(self.optimizer.variables)
             self._observer = self._log.observer(
                 self._telemetry,
                 self.optimizer,
-                self.model.trainable_variables,
+                self._task.trained_variables,
                 self.steps_per_execution,
             )
             self._check = self._divergence_check()
-            self._train_step = TrainStep(
+            self._train_step = self._task.train_step(
                 self._task,
                 feed,
                 self.steps_per_execution,
@@ -507,7 +516,7 @@ class Trainer:
         self._prepare(feed, training=False, targets=True)
         key = repr((feed.spec, feed.shared))
         if key not in self._evaluate_steps:
-            self._evaluate_steps[key] = EvaluateStep(self._task, feed)
+            self._evaluate_steps[key] = self._task.evaluate_step(self._task, feed)
         step = self._evaluate_steps[key]
         if callbacks is not None:
             callbacks.on_test_begin()

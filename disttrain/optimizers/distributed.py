@@ -191,6 +191,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             taking_over.load_what_came_before_build(self.inner)
         self._build_loss_scale()
         if self.clip is not None:
+            self.clip.bind(self.inner)
             self.clip.build(self._add_state)
         self._outcome.build(self._add_state)
         if self.accumulate_steps > 1:

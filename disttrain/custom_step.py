@@ -1,0 +1,92 @@
+"""`CustomStep`: a training step of the user's own, for models that one loss cannot describe.
+
+A user derives from it and hands it to `Trainer(step=...)`. What runs it on every replica is
+`custom_run.py`.
+"""
+
+import keras
+import tensorflow as tf
+
+
+class CustomStep:
+    """Computes the losses of a model that the ordinary step cannot train.
+
+    For GANs, distillation, contrastive learning and other models that would need their own
+    `train_step`. The step computes losses, and the `Trainer` does the rest as for its own step: it
+    divides by the examples of the global batch, reduces the gradients over all replicas, checks
+    that they are finite, unscales, clips and applies them.
+
+    ```python
+    class GAN(disttrain.CustomStep):
+        def variables(self, model):
+            return {
+                "generator": model.generator.trainable_variables,
+                "discriminator": model.discriminator.trainable_variables,
+            }
+
+        def losses(self, model, batch, training):
+            images, noise = batch
+            real = model.discriminator(images, training=training)[:, 0]
+            fake = model.discriminator(model.generator(noise, training=training))[:, 0]
+            return {
+                "generator": keras.ops.softplus(-fake),
+                "discriminator": keras.ops.softplus(-real) + keras.ops.softplus(fake),
+            }
+
+    trainer = disttrain.Trainer(
+        build_gan,
+        step=GAN(),
+        optimizer={
+            "generator": keras.optimizers.Adam(1e-4, beta_1=0.5),
+            "discriminator": keras.optimizers.Adam(4e-4, beta_1=0.5),
+        },
+    )
+    ```
+
+    All losses are computed at the same weights, and all optimizers update together: if one gradient
+    is not finite, no optimizer makes an update. The forward pass runs once for all losses.
+
+    The model holds all state: layers, variables, and a `keras.random.SeedGenerator` for random
+    numbers, which then differ on each replica, as those of `Dropout` do. Noise that comes with the
+    data is the same under every replication.
+
+    Losses that layers add, such as those of regularizers, are not included. Add
+    `keras.ops.sum(model.losses)` to the loss that they belong to.
+    """
+
+    def variables(self, model: keras.Model) -> list | dict:
+        """Returns what each optimizer updates.
+
+        Args:
+            model: The model that `build_model` returned, with its variables.
+
+        Returns:
+            With one optimizer a list of trainable variables of the model, by default all of them.
+            With several a dictionary from the name of each optimizer to such a list; no variable
+            may be in two lists.
+        """
+        return model.trainable_variables
+
+    def losses(self, model: keras.Model, batch: tuple, training: bool) -> tf.Tensor | dict | tuple:
+        """Computes the losses of this replica's part of a batch; in a `tf.function`.
+
+        Args:
+            model: The model.
+            batch: A tuple as the dataset yields it, `(x,)`, `(x, y)` or `(x, y, sample_weight)`;
+                here with this replica's examples only.
+            training: Whether this is a training step; `False` in `evaluate`.
+
+        Returns:
+            A loss for each optimizer: with one optimizer a tensor, with several a dictionary with
+            the names of the optimizers. A loss has one value for each example, shape `[rows]`. The
+            trainer takes the mean over the examples of the global batch, so that a smaller last
+            batch counts right. A single number is refused, because nothing shows whether it is a
+            sum, a mean, or a mean that Keras has divided by the number of replicas already. Use
+            the functions in `keras.losses`, or a loss object with `reduction=None`.
+
+            A tuple of these losses and of the model's outputs lets `Trainer(metrics=...)` compare
+            the outputs with `y`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has to define losses(self, model, batch, training)"
+        )

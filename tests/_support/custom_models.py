@@ -1,0 +1,132 @@
+"""A small GAN and a distillation with their steps, and the same by hand in plain Keras."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import disttrain
+
+FEATURES, NOISE, BATCH = 5, 3, 8
+CLIP = 0.3
+
+
+def data(rows, seed=0):
+    rng = np.random.default_rng(seed)
+    real = 1 + rng.standard_normal((rows, FEATURES))
+    return real.astype(np.float32), rng.standard_normal((rows, NOISE)).astype(np.float32)
+
+
+def batches(rows, batch=BATCH):
+    return tf.data.Dataset.from_tensor_slices(data(rows)).batch(batch)
+
+
+def _dense(units, seed, activation=None, **options):
+    initializer = keras.initializers.GlorotUniform(seed)
+    return keras.layers.Dense(units, activation, kernel_initializer=initializer, **options)
+
+
+class GAN(keras.Model):
+    """Has no `call`: no one output is that of the model."""
+
+    def __init__(self):
+        super().__init__()
+        noise, features = keras.Input((NOISE,)), keras.Input((FEATURES,))
+        self.generator = keras.Sequential([noise, _dense(7, 1, "tanh"), _dense(FEATURES, 2)])
+        self.discriminator = keras.Sequential([features, _dense(6, 3, "tanh"), _dense(1, 4)])
+
+
+class GANStep(disttrain.CustomStep):
+    def variables(self, model):
+        return {
+            "generator": model.generator.trainable_variables,
+            "discriminator": model.discriminator.trainable_variables,
+        }
+
+    def losses(self, model, batch, training):
+        real, noise = batch
+        fake = model.generator(noise, training=training)
+        of_fake = model.discriminator(fake, training=training)[:, 0]
+        of_real = model.discriminator(real, training=training)[:, 0]
+        return {
+            "discriminator": tf.nn.softplus(-of_real) + tf.nn.softplus(of_fake),
+            "generator": tf.nn.softplus(-of_fake),
+        }
+
+
+def gan_optimizers():
+    """A schedule and a clip in one, slots of other kinds in the other."""
+    rate = keras.optimizers.schedules.ExponentialDecay(0.05, 4, 0.8)
+    return {
+        "generator": keras.optimizers.Adam(rate),
+        "discriminator": keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=CLIP),
+    }
+
+
+def gan_by_hand(rows, epochs):
+    """Weights, and mean losses of each epoch, of a loop on one device without disttrain."""
+    model, step, optimizers = GAN(), GANStep(), gan_optimizers()
+    history = {"generator": [], "discriminator": []}
+    for _ in range(epochs):
+        sums = dict.fromkeys(history, 0.0)
+        for batch in batches(rows):
+            with tf.GradientTape(persistent=True) as tape:
+                losses = step.losses(model, batch, True)
+                means = {name: tf.reduce_mean(loss) for name, loss in losses.items()}
+            variables = step.variables(model)
+            found = {name: tape.gradient(means[name], variables[name]) for name in means}
+            for name, optimizer in optimizers.items():
+                optimizer.apply(found[name], variables[name])
+                sums[name] += float(tf.reduce_sum(losses[name]))
+        for name, value in sums.items():
+            history[name].append(value / rows)
+    return model, optimizers, history
+
+
+class Distiller(keras.Model):
+    """A student that learns from a teacher; the model's output is the student's."""
+
+    def __init__(self):
+        super().__init__()
+        self.teacher = keras.Sequential(
+            [keras.Input((FEATURES,)), _dense(9, 5, "tanh"), _dense(3, 6)]
+        )
+        self.teacher.trainable = False
+        self.student = keras.Sequential([keras.Input((FEATURES,)), _dense(3, 7)])
+
+    def call(self, inputs, training=None):
+        return self.student(inputs, training=training)
+
+
+class DistillStep(disttrain.CustomStep):
+    def variables(self, model):
+        return model.student.trainable_variables
+
+    def losses(self, model, batch, training):
+        x, y, weight = batch
+        soft = tf.nn.softmax(model.teacher(x, training=False))
+        scores = model(x, training=training)
+        hard = keras.losses.sparse_categorical_crossentropy(y, scores, from_logits=True)
+        losses = 0.5 * hard * weight + 0.5 * keras.losses.kl_divergence(soft, tf.nn.softmax(scores))
+        return losses, scores
+
+
+def labelled(rows, batch=BATCH):
+    rng = np.random.default_rng(1)
+    weights = rng.uniform(0.5, 2, rows).astype(np.float32)
+    labels = rng.integers(0, 3, rows).astype(np.int32)
+    return tf.data.Dataset.from_tensor_slices((data(rows)[0], labels, weights)).batch(batch)
+
+
+def distilled_by_hand(rows, epochs):
+    """Student's weights and the accuracy of the last epoch on one device without disttrain."""
+    model, step, optimizer = Distiller(), DistillStep(), keras.optimizers.Adam(0.05)
+    for _ in range(epochs):
+        accuracy = keras.metrics.SparseCategoricalAccuracy()
+        for batch in labelled(rows):
+            with tf.GradientTape() as tape:
+                losses, scores = step.losses(model, batch, True)
+                mean = tf.reduce_mean(losses)
+            accuracy.update_state(batch[1], scores)
+            variables = model.student.trainable_variables
+            optimizer.apply(tape.gradient(mean, variables), variables)
+    return model, float(accuracy.result())

@@ -1,0 +1,410 @@
+"""A step of the user's own trains as the same loop by hand on one device."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import disttrain
+from tensorboard_plugin import metadata
+from tests._support import custom_models as models
+from tests.distributed.checks import flat
+from tests.telemetry.test_recorder import events
+
+ROWS, EPOCHS = 21, 3
+
+
+def gan_trainer(**options):
+    options = {"step": models.GANStep(), "optimizer": models.gan_optimizers(), **options}
+    return disttrain.Trainer(models.GAN, **{"replication": "single", **options})
+
+
+def distiller(**options):
+    options = {"step": models.DistillStep(), "optimizer": keras.optimizers.Adam(0.05), **options}
+    return disttrain.Trainer(models.Distiller, **{"replication": "single", **options})
+
+
+def close(ours, theirs, **tolerance):
+    np.testing.assert_allclose(ours, theirs, **{"rtol": 1e-5, "atol": 1e-6, **tolerance})
+
+
+@pytest.mark.graph
+def test_a_gan_trains_as_by_hand_whatever_the_replicas(replication):
+    model, optimizers, expected = models.gan_by_hand(ROWS, EPOCHS)
+    trainer = gan_trainer(replication=replication)
+    history = trainer.fit(models.batches(ROWS), epochs=EPOCHS, verbose=0).history
+    close(flat(trainer.model.trainable_variables), flat(model.trainable_variables))
+    close(history["generator_loss"], expected["generator"])
+    close(history["discriminator_loss"], expected["discriminator"])
+    close(history["loss"], np.add(expected["generator"], expected["discriminator"]))
+    for name, optimizer in optimizers.items():
+        close(flat(trainer.optimizer.inner[name].variables), flat(optimizer.variables))
+    assert trainer.optimizer.clip_frequency() > 0
+
+
+@pytest.mark.graph
+def test_a_student_trains_as_by_hand_whatever_the_replicas(replication):
+    model, accuracy = models.distilled_by_hand(ROWS, EPOCHS)
+    trainer = distiller(replication=replication, metrics=["accuracy"])
+    history = trainer.fit(models.labelled(ROWS), epochs=EPOCHS, verbose=0).history
+    close(flat(trainer.model.student.variables), flat(model.student.variables))
+    close(flat(trainer.model.teacher.variables), flat(model.teacher.variables))
+    close(history["accuracy"][-1], accuracy)
+    assert "student_loss" not in history
+    x = models.data(ROWS)[0]
+    close(trainer.predict(x), model(x), atol=1e-5)
+
+
+@pytest.mark.graph
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps_per_execution": 3},
+        {"jit_compile": True},
+        {"accumulate_steps": 2},
+        {"loss_scale": 64.0},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_the_trainer_does_for_its_own_step_it_does_for_this(options):
+    size = models.BATCH // options.get("accumulate_steps", 1)
+    model, _, _ = models.gan_by_hand(ROWS, EPOCHS)
+    trainer = gan_trainer(**options)
+    trainer.fit(models.batches(ROWS, size), epochs=EPOCHS, verbose=0)
+    close(flat(trainer.model.trainable_variables), flat(model.trainable_variables), atol=1e-5)
+
+
+@pytest.mark.graph
+def test_evaluate_gives_each_loss_over_all_examples(one_or_two):
+    trainer = gan_trainer(replication=one_or_two)
+    found = trainer.evaluate(models.batches(ROWS))
+    losses = models.GANStep().losses(models.GAN(), models.data(ROWS), False)
+    close(found["generator_loss"], np.mean(losses["generator"]))
+    close(found["discriminator_loss"], np.mean(losses["discriminator"]))
+    close(found["loss"], found["generator_loss"] + found["discriminator_loss"])
+
+
+@pytest.mark.graph
+def test_evaluate_is_no_training():
+    class Drops(models.Distiller):
+        def __init__(self):
+            super().__init__()
+            self.drop = keras.layers.Dropout(0.5)
+
+        def call(self, inputs, training=None):
+            return self.student(self.drop(inputs, training=training))
+
+    trainer = disttrain.Trainer(
+        Drops, step=models.DistillStep(), replication="single", metrics=["accuracy"]
+    )
+    first = trainer.evaluate(models.labelled(ROWS))
+    assert trainer.evaluate(models.labelled(ROWS)) == first
+    trainer.fit(models.labelled(ROWS), verbose=0, validation_data=models.labelled(ROWS))
+
+
+@pytest.mark.graph
+def test_replicas_draw_their_own_random_numbers_from_the_models_generator(mirrored):
+    class Noisy(models.GAN):
+        def __init__(self):
+            super().__init__()
+            self.seeds = keras.random.SeedGenerator(3)
+            self.drawn = self.add_weight(shape=(4,), trainable=False, name="drawn")
+
+    class Draws(models.GANStep):
+        def losses(self, model, batch, training):
+            model.drawn.assign(keras.random.normal((4,), seed=model.seeds))
+            return super().losses(model, batch, training)
+
+    trainer = disttrain.Trainer(
+        Noisy, step=Draws(), optimizer=models.gan_optimizers(), replication=mirrored(2)
+    )
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append([value.numpy() for value in trainer.model.drawn.value.values])
+
+    trainer.fit(models.batches(16), verbose=0, callbacks=[Watch()])
+    drawn = {tuple(values) for step in seen for values in step}
+    assert len(drawn) == 4, "two steps on two replicas"
+
+
+@pytest.mark.graph
+def test_one_gradient_that_is_not_finite_keeps_all_optimizers_from_updating(one_or_two):
+    x, noise = models.data(16)
+    noise[-1] = np.nan
+    trainer = gan_trainer(replication=one_or_two)
+    examples = tf.data.Dataset.from_tensor_slices((x, noise)).batch(8)
+    trainer.fit(examples, verbose=0)
+    assert np.isfinite(flat(trainer.model.variables)).all()
+    for optimizer in trainer.optimizer.inner.optimizers:
+        assert int(optimizer.iterations.numpy()) == 1
+
+
+@pytest.mark.graph
+def test_a_resumed_training_has_the_bits_of_one_that_was_not_interrupted(tmp_path):
+    def trained(epochs, name):
+        checkpoint = disttrain.Checkpoint(str(tmp_path / name))
+        trainer = gan_trainer(checkpoint=checkpoint)
+        trainer.fit(models.batches(ROWS), epochs=epochs, verbose=0)
+        return flat([*trainer.model.variables, *trainer.optimizer.variables])
+
+    whole = trained(4, "whole")
+    trained(2, "parts")
+    np.testing.assert_array_equal(trained(4, "parts"), whole)
+
+
+@pytest.mark.graph
+def test_a_run_records_all_variables_with_the_slots_of_their_optimizer(tmp_path):
+    trainer = gan_trainer(
+        logdir=str(tmp_path), telemetry=disttrain.Telemetry(every=1, histograms_every=2)
+    )
+    trainer.fit(models.batches(16), epochs=2, verbose=0)
+    found = events(tmp_path)
+    described = next(
+        metadata.decode(content) for tag, _, content, _ in found if tag == f"{metadata.LAYERS}/0"
+    )
+    trained = trainer.model.trainable_variables
+    assert [one["path"] for one in described.variables] == [v.path for v in trained]
+    slots = [sorted(one["slots"]) for one in described.variables]
+    assert slots == [["momentum", "velocity"]] * 4 + [["momentum"]] * 4
+    values = np.stack([array for tag, _, _, array in found if tag.startswith(metadata.LAYERS)])
+    assert values.shape[:2] == (4, 8)
+    moved = values[:, :, described.columns.index("update_norm")]
+    assert (moved > 0).all()
+    written = {}
+    for tag, _, _, array in found:
+        if array.ndim == 0:
+            written.setdefault(tag, []).append(float(array))
+    assert {"generator_loss", "discriminator_loss", "loss"} <= set(written)
+    assert written["learning_rate/discriminator"] == pytest.approx([0.1] * 2)
+    assert written["learning_rate/generator"][1] < 0.05
+    assert "learning_rate" not in written, "there is none for all"
+
+
+@pytest.mark.graph
+def test_learning_rates_are_set_for_each_optimizer():
+    optimizers = {**models.gan_optimizers(), "generator": keras.optimizers.Adam(0.1)}
+    trainer = gan_trainer(optimizer=optimizers)
+    with pytest.raises(AttributeError, match=r"inner\['generator'\]\.learning_rate"):
+        trainer.optimizer.learning_rate = 0.5
+    trainer.optimizer.inner["discriminator"].learning_rate = 0.0
+    trainer.optimizer.inner["generator"].learning_rate = 0.0
+    before = flat(trainer.model.trainable_variables)
+    trainer.fit(models.batches(16), verbose=0)
+    np.testing.assert_array_equal(flat(trainer.model.trainable_variables), before)
+
+
+@pytest.mark.graph
+def test_a_plateau_in_one_optimizer_is_lowered_and_saved(tmp_path):
+    def make():
+        plateau = disttrain.schedules.Plateau(0.1)
+        optimizers = {**models.gan_optimizers(), "discriminator": keras.optimizers.SGD(plateau)}
+        checkpoint = disttrain.Checkpoint(str(tmp_path))
+        return gan_trainer(optimizer=optimizers, checkpoint=checkpoint), plateau
+
+    lower = disttrain.schedules.ReduceOnPlateau(
+        "discriminator_loss", 0.25, patience=1, min_delta=1e9
+    )
+    trainer, plateau = make()
+    trainer.fit(models.batches(16), epochs=2, verbose=0, callbacks=[lower])
+    assert float(plateau.factor.numpy()) == 0.25
+    trainer, resumed = make()
+    trainer.fit(models.batches(16), epochs=2, verbose=0)
+    assert float(resumed.factor.numpy()) == 0.25
+
+
+@pytest.mark.graph
+def test_data_without_targets_need_no_tuple():
+    class Reconstruct(disttrain.CustomStep):
+        def losses(self, model, batch, training):
+            (x,) = batch
+            return tf.reduce_mean(tf.square(model(x, training=training) - x), axis=-1)
+
+    def autoencoder():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+
+    trainer = disttrain.Trainer(autoencoder, step=Reconstruct(), replication="single")
+    x = np.ones((10, 4), np.float32)
+    losses = trainer.fit(x, batch_size=4, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    outputs = trainer.predict(x)
+    close(trainer.evaluate(x)["loss"], np.mean((outputs - x) ** 2))
+    assert trainer.lr_range(x, batch_size=4, steps=10).losses.size
+    trainer.switch_optimizer(keras.optimizers.SGD(0.1))
+    trainer.fit(x, batch_size=4, verbose=0)
+
+
+# What is refused
+
+
+class Steps:
+    """Steps that return something wrong, by name."""
+
+    class Scalar(models.DistillStep):
+        def losses(self, model, batch, training):
+            return tf.reduce_mean(super().losses(model, batch, training)[0])
+
+    class Matrix(models.DistillStep):
+        def losses(self, model, batch, training):
+            return model(batch[0])
+
+    class TooMany(models.DistillStep):
+        def losses(self, model, batch, training):
+            return tf.tile(super().losses(model, batch, training)[0], [2])
+
+    class Whole(models.DistillStep):
+        def losses(self, model, batch, training):
+            return batch[1]
+
+    class Named(models.DistillStep):
+        def losses(self, model, batch, training):
+            return {"loss": super().losses(model, batch, training)[0]}
+
+    class Triple(models.DistillStep):
+        def losses(self, model, batch, training):
+            return (*super().losses(model, batch, training), None)
+
+    class Nothing(models.DistillStep):
+        def losses(self, model, batch, training):
+            return None
+
+    class Constant(models.DistillStep):
+        def losses(self, model, batch, training):
+            return tf.stop_gradient(super().losses(model, batch, training)[0])
+
+    class NoOutputs(models.DistillStep):
+        def losses(self, model, batch, training):
+            return super().losses(model, batch, training)[0]
+
+    class Frozen(models.DistillStep):
+        def variables(self, model):
+            return model.teacher.variables
+
+    class Empty(models.DistillStep):
+        def variables(self, model):
+            return []
+
+    class Foreign(models.DistillStep):
+        def variables(self, model):
+            return [keras.Variable(0.0, name="foreign")]
+
+
+@pytest.mark.graph
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("Scalar", ValueError, r"Scalar\.losses returned a single number.*reduction=None"),
+        ("Matrix", ValueError, r"shape \(None, 3\) for n examples.*axis=-1"),
+        ("TooMany", ValueError, r"TooMany\.losses returned another number of values.*for each ex"),
+        ("Whole", TypeError, "dtype int32; use floats"),
+        ("Named", TypeError, r"a dictionary with \['loss'\], and there is one optimizer"),
+        ("Triple", TypeError, "not a tuple of 3"),
+        ("Nothing", TypeError, "a tensor with one value for each example, not None"),
+        ("Constant", ValueError, "depends on none of its variables .*without stop_gradient"),
+        ("NoOutputs", ValueError, r"NoOutputs\.losses return a tuple \(losses, outputs\)"),
+        ("Frozen", ValueError, "which is not trainable; list variables from"),
+        ("Empty", ValueError, "returned no variable: these layers are not built yet"),
+        ("Foreign", ValueError, "'foreign', which is not the model's"),
+    ],
+)
+def test_a_step_that_returns_something_wrong_is_named_with_what_to_return(name, error, message):
+    metrics = ["accuracy"] if name == "NoOutputs" else None
+    trainer = distiller(step=getattr(Steps, name)(), metrics=metrics)
+    with pytest.raises(error, match=message):
+        trainer.fit(models.labelled(13), verbose=0)
+
+
+@pytest.mark.graph
+@pytest.mark.parametrize(
+    ("variables", "losses", "message"),
+    [
+        (lambda found: {"generator": found["generator"]}, None, r"variables returned entries for"),
+        (lambda found: found["generator"], None, "must return a dictionary with a list of variab"),
+        (
+            lambda found: {**found, "generator": found["discriminator"]},
+            None,
+            "which 'generator' has already",
+        ),
+        (None, lambda found: {**found, "critic": found["generator"]}, "use the same names"),
+        (None, lambda found: found["generator"], "must return a dictionary with a tensor"),
+        (
+            None,
+            lambda found: {**found, "generator": tf.reduce_mean(found["generator"])},
+            "a single number for 'generator'",
+        ),
+        (
+            None,
+            lambda found: {**found, "generator": tf.stop_gradient(found["generator"])},
+            "the loss of 'generator' depends on none",
+        ),
+    ],
+)
+def test_wrong_structures_for_several_optimizers_are_named(variables, losses, message):
+    class Wrong(models.GANStep):
+        def variables(self, model):
+            found = super().variables(model)
+            return variables(found) if variables else found
+
+        def losses(self, model, batch, training):
+            found = super().losses(model, batch, training)
+            return losses(found) if losses else found
+
+    with pytest.raises((TypeError, ValueError), match=message):
+        gan_trainer(step=Wrong()).fit(models.batches(16), verbose=0)
+
+
+class Holds(models.GANStep):
+    def __init__(self):
+        self.parts = {"seed": [keras.random.SeedGenerator(1)]}
+
+
+class NoVariables(disttrain.CustomStep):
+    losses = models.GANStep.losses
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"step": models.GANStep}, TypeError, r"an object of a class that derives from"),
+        ({"step": models.GAN.__init__}, TypeError, r"derives from disttrain\.CustomStep"),
+        ({"loss": "mse"}, ValueError, r"both step=GANStep\(\) and loss='mse' are set"),
+        ({"step": disttrain.CustomStep()}, ValueError, r"has to define losses"),
+        ({"step": NoVariables()}, ValueError, r"NoVariables has to define variables"),
+        ({"step": None}, ValueError, r"several optimizers, \['discriminator', 'generator'\]"),
+        ({"optimizer": {}}, ValueError, r"there are no optimizers"),
+        ({"optimizer": {"a": 7}}, TypeError, r"the optimizer 'a' must be a keras\.optimizers"),
+        (
+            {"clip": disttrain.ClipByGlobalNorm(1.0)},
+            ValueError,
+            r"both the optimizer 'discriminator' .* and the trainer .* clip",
+        ),
+    ],
+)
+def test_arguments_that_contradict_each_other_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        gan_trainer(**options)
+
+
+@pytest.mark.unit
+def test_a_step_that_holds_what_belongs_to_the_model_is_refused():
+    with pytest.raises(ValueError, match=r"Holds\.parts is a SeedGenerator; make it an attribute"):
+        gan_trainer(step=Holds())
+
+
+@pytest.mark.graph
+def test_a_model_without_a_call_has_no_outputs_to_predict_or_compare():
+    with pytest.raises(ValueError, match=r"GAN has no call\(inputs\), which predict needs"):
+        gan_trainer().predict(models.data(8)[0])
+    with pytest.raises(ValueError, match=r"GAN has no call\(inputs\); define it, or leave metr"):
+        gan_trainer(metrics=["accuracy"]).evaluate(*models.data(8))
+
+
+@pytest.mark.graph
+def test_several_optimizers_cannot_be_switched_or_searched_for_one_rate():
+    trainer = gan_trainer()
+    with pytest.raises(ValueError, match="switch_optimizer works with one optimizer"):
+        trainer.switch_optimizer(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match="no learning rate of its own"):
+        trainer.fit(*models.data(8), learning_rate="auto", verbose=0)
