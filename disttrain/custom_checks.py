@@ -281,13 +281,29 @@ def can_predict(model):
         )
 
 
-def has_outputs(model, outputs):
-    """Raises a `ValueError` where metrics have nothing to compare with targets."""
-    if outputs is None:
+def is_built(model):
+    """Whether all layers of a model have their variables."""
+    return all(layer.built for layer in model._flatten_layers(include_self=False))
+
+
+def has_outputs(model, compares):
+    """Checks that a model can be called to build its layers, or what compares its outputs.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if has_call(model):
+        return
+    name = type(model).__name__
+    if compares:
         raise ValueError(
-            f"metrics= compares targets with outputs, and {type(model).__name__} has no "
-            "call(inputs); define it, or leave metrics= out"
+            f"metrics= compares targets with outputs, and {name} has no call(inputs); define it, "
+            "or leave metrics= out"
         )
+    raise ValueError(
+        f"{name} has layers without variables yet, and no call(inputs) to build them; build them "
+        "in build_model, for example with keras.Input, or define call"
+    )
 
 
 def can_compare(step, y, y_pred):

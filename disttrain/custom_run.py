@@ -109,12 +109,13 @@ class CustomTask(Task):
         return [(v, owner_of[id(v)]) for v in trainable if id(v) in owner_of]
 
     def _build_model(self, spec):
-        outputs = None
-        if checks.has_call(self.model):
+        compares = self.metrics is not None and not self.metrics.built and len(spec) > 1
+        # A step may call the model, or parts of it, with other inputs than x.
+        if compares or not checks.is_built(self.model):
+            checks.has_outputs(self.model, compares)
             outputs = self._call_symbolically(spec)
-        if self.metrics is not None and not self.metrics.built and len(spec) > 1:
-            checks.has_outputs(self.model, outputs)
-            self._build_metrics(spec, outputs)
+            if compares:
+                self._build_metrics(spec, outputs)
         self.losses = Terms([name for name in self.names if name is not None])
 
     def _build_optimizer(self):
@@ -145,7 +146,7 @@ class CustomTask(Task):
             `(shares, outputs)`: a list of float32 scalars, and what the step has returned beside
             the losses, or `None`.
         """
-        with active.activate(self.replication, present):
+        with active.activate(self.replication, present, rows.local):
             found = self._step.losses(self.model, batch, training)
         losses, outputs = checks.losses(self._step, found, self.names, batch)
         here = tf.cast(rows.local > 0, tf.float32)

@@ -7,6 +7,8 @@ A user derives from it and hands it to `Trainer(step=...)`. What runs it on ever
 import keras
 import tensorflow as tf
 
+from disttrain.replication import active
+
 
 class CustomStep:
     """Computes the losses of a model that the ordinary step cannot train.
@@ -50,6 +52,9 @@ class CustomStep:
     numbers, which then differ on each replica, as those of `Dropout` do. Noise that comes with the
     data is the same under every replication.
 
+    A replica sees its own examples only. Where the loss of an example depends on other examples, as
+    in contrastive learning, `gather` returns those of all replicas.
+
     Losses that layers add, such as those of regularizers, are not included. Add
     `keras.ops.sum(model.losses)` to the loss that they belong to.
     """
@@ -90,3 +95,56 @@ class CustomStep:
         raise NotImplementedError(
             f"{type(self).__name__} has to define losses(self, model, batch, training)"
         )
+
+    def gather(self, tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the examples of all replicas; for `losses`, where every replica calls it.
+
+        ```python
+        def losses(self, model, batch, training):
+            left, right = (model(view, training=training) for view in batch)
+            everyone, places = self.gather(right)
+            return keras.losses.sparse_categorical_crossentropy(
+                places, left @ keras.ops.transpose(everyone), from_logits=True
+            )
+        ```
+
+        Gradients flow to the replica from which an example came. It costs a gather in the forward
+        pass, and a reduction of the gathered size in the backward pass.
+
+        Args:
+            tensor: A floating tensor of shape `[rows, ...]` with this replica's examples, such as
+                embeddings.
+
+        Returns:
+            `(everyone, places)`: the examples of the global batch in their order, a tensor of shape
+            `[examples, ...]`; and the place of each of this replica's rows in it, int32 `[rows]`.
+
+        Raises:
+            RuntimeError: It is called outside of `losses`.
+        """
+        replication, rows, number = active.next_gather()
+        tensor = tf.convert_to_tensor(tensor)
+        if replication.replicas == 1:
+            return tensor, tf.range(tf.shape(tensor)[0])
+        return _gathered(tensor, rows, replication, f"custom_step.{number}")
+
+
+def _gathered(tensor, rows, replication, name):
+    """`CustomStep.gather` on several replicas, some of which may have no examples."""
+    own = tf.cast(rows, tf.int32)
+    counts = tf.cast(replication.gather(rows[None], f"{name}.counts"), tf.int32)
+    first = tf.reduce_sum(counts[: replication.replica_index()])
+
+    @tf.custom_gradient
+    def gather(tensor):
+        def gradient(upstream):
+            (total,) = replication.reduce_sum([upstream], f"{name}.gradient")
+            missing = tf.shape(tensor)[0] - own
+            rest = [[0, 0]] * (tensor.shape.rank - 1)
+            return tf.pad(total[first : first + own], [[0, missing], *rest])
+
+        return replication.gather(tensor[:own], f"{name}.examples"), gradient
+
+    places = first + tf.range(tf.shape(tensor)[0])
+    # A replica without examples computes on a row that belongs to another.
+    return gather(tensor), tf.minimum(places, tf.reduce_sum(counts) - 1)

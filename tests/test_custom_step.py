@@ -235,6 +235,27 @@ def test_data_without_targets_need_no_tuple():
     trainer.fit(x, batch_size=4, verbose=0)
 
 
+@pytest.mark.graph
+@pytest.mark.parametrize("rows", [21, 17], ids="{} rows".format)
+def test_a_contrastive_loss_sees_the_examples_of_all_replicas(replication, rows):
+    """The last batch has 5 examples, or one, which leaves replicas without any."""
+    model = models.contrasted_by_hand(rows, EPOCHS)
+    trainer = disttrain.Trainer(
+        models.Encoder,
+        step=models.ContrastStep(),
+        optimizer=keras.optimizers.SGD(0.5),
+        replication=replication,
+    )
+    trainer.fit(models.views(rows), epochs=EPOCHS, verbose=0)
+    close(flat(trainer.model.variables), flat(model.variables), atol=1e-5)
+
+
+@pytest.mark.unit
+def test_gather_outside_of_losses_is_refused():
+    with pytest.raises(RuntimeError, match=r"gather works in CustomStep\.losses"):
+        models.ContrastStep().gather(tf.ones((2, 2)))
+
+
 # What is refused
 
 
@@ -399,6 +420,17 @@ def test_a_model_without_a_call_has_no_outputs_to_predict_or_compare():
         gan_trainer().predict(models.data(8)[0])
     with pytest.raises(ValueError, match=r"GAN has no call\(inputs\); define it, or leave metr"):
         gan_trainer(metrics=["accuracy"]).evaluate(*models.data(8))
+
+    class Unbuilt(models.GAN):
+        def __init__(self):
+            super().__init__()
+            self.generator = keras.Sequential([keras.layers.Dense(models.FEATURES)])
+
+    trainer = disttrain.Trainer(
+        Unbuilt, step=models.GANStep(), optimizer=models.gan_optimizers(), replication="single"
+    )
+    with pytest.raises(ValueError, match=r"Unbuilt has layers without variables yet, and no call"):
+        trainer.fit(models.batches(8), verbose=0)
 
 
 @pytest.mark.graph

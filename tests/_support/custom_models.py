@@ -117,6 +117,46 @@ def labelled(rows, batch=BATCH):
     return tf.data.Dataset.from_tensor_slices((data(rows)[0], labels, weights)).batch(batch)
 
 
+class Encoder(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.encode = keras.Sequential([keras.Input((NOISE,)), _dense(4, 8, "tanh"), _dense(4, 9)])
+
+    def call(self, inputs):
+        return self.encode(inputs)
+
+
+class ContrastStep(disttrain.CustomStep):
+    """Of all examples in the global batch, the other view of an example is to be the nearest."""
+
+    def losses(self, model, batch, training):
+        ((left, right),) = batch
+        everyone, places = self.gather(model(right))
+        return self.contrasted(model(left), everyone, places)
+
+    @staticmethod
+    def contrasted(left, everyone, places):
+        scores = tf.matmul(left, everyone, transpose_b=True)
+        return keras.losses.sparse_categorical_crossentropy(places, scores, from_logits=True)
+
+
+def views(rows, batch=BATCH):
+    pair = tuple(data(rows, seed)[1] for seed in (2, 3))
+    return tf.data.Dataset.from_tensor_slices((pair,)).batch(batch)
+
+
+def contrasted_by_hand(rows, epochs):
+    model, optimizer = Encoder(), keras.optimizers.SGD(0.5)
+    for _ in range(epochs):
+        for ((left, right),) in views(rows):
+            with tf.GradientTape() as tape:
+                places = tf.range(tf.shape(left)[0])
+                loss = tf.reduce_mean(ContrastStep.contrasted(model(left), model(right), places))
+            variables = model.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+    return model
+
+
 def distilled_by_hand(rows, epochs):
     """Student's weights and the accuracy of the last epoch on one device without disttrain."""
     model, step, optimizer = Distiller(), DistillStep(), keras.optimizers.Adam(0.05)

@@ -6,10 +6,18 @@ def all_checks():
     from tests.distributed import (
         checkpoint_checks,
         checks,
+        custom_checks,
         experiment_checks,
         gradient_checks,
         telemetry_checks,
     )
 
-    modules = (checks, gradient_checks, telemetry_checks, checkpoint_checks, experiment_checks)
+    modules = (
+        checks,
+        gradient_checks,
+        custom_checks,
+        telemetry_checks,
+        checkpoint_checks,
+        experiment_checks,
+    )
     return {name: check for module in modules for name, check in module.CHECKS.items()}
