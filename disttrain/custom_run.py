@@ -69,8 +69,6 @@ class CustomTask(Task):
     """
 
     needs_targets = False
-    train_step = CustomTrainStep
-    evaluate_step = CustomEvaluateStep
 
     def __init__(self, step, *arguments):
         self._step = step
@@ -151,3 +149,13 @@ class CustomTask(Task):
         losses, outputs = checks.losses(self._step, found, self.names, batch)
         here = tf.cast(rows.local > 0, tf.float32)
         return [tf.reduce_sum(loss) * here / rows.total for loss in losses], outputs
+
+
+def train_step_of(task):
+    """The class of a task's training step."""
+    return CustomTrainStep if isinstance(task, CustomTask) else TrainStep
+
+
+def evaluate_step_of(task):
+    """The class of a task's step without gradients."""
+    return CustomEvaluateStep if isinstance(task, CustomTask) else EvaluateStep

@@ -6,10 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from disttrain.eval_step import EvaluateStep
 from disttrain.losses import Losses
 from disttrain.replication import active
-from disttrain.train_step import TrainStep
 
 _OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
 
@@ -19,8 +17,6 @@ class Task:
 
     Attributes:
         needs_targets: Whether the data have to be `(x, y)`.
-        train_step: The class of its training step.
-        evaluate_step: The class of its step without gradients.
 
     Args:
         build_model: A function that returns a `keras.Model`.
@@ -36,8 +32,6 @@ class Task:
     """
 
     needs_targets = True
-    train_step = TrainStep
-    evaluate_step = EvaluateStep
 
     def __init__(self, build_model, optimizer, loss, metrics, replication, precision=None):
         if isinstance(build_model, keras.Model) or not callable(build_model):

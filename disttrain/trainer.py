@@ -17,7 +17,7 @@ from disttrain.checkpoints import Checkpoint, exchange
 from disttrain.checkpoints.run import Run
 from disttrain.checkpoints.store import Store
 from disttrain.checkpoints.weights import export
-from disttrain.custom_run import CustomTask
+from disttrain.custom_run import CustomTask, evaluate_step_of, train_step_of
 from disttrain.data import split_off
 from disttrain.data.feeds import Feeds, elements
 from disttrain.eval_step import PredictStep
@@ -486,7 +486,7 @@ class Trainer:
                 self.steps_per_execution,
             )
             self._check = self._divergence_check()
-            self._train_step = self._task.train_step(
+            self._train_step = train_step_of(self._task)(
                 self._task,
                 feed,
                 self.steps_per_execution,
@@ -516,7 +516,7 @@ class Trainer:
         self._prepare(feed, training=False, targets=True)
         key = repr((feed.spec, feed.shared))
         if key not in self._evaluate_steps:
-            self._evaluate_steps[key] = self._task.evaluate_step(self._task, feed)
+            self._evaluate_steps[key] = evaluate_step_of(self._task)(self._task, feed)
         step = self._evaluate_steps[key]
         if callbacks is not None:
             callbacks.on_test_begin()

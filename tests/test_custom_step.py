@@ -183,6 +183,15 @@ def test_a_run_records_all_variables_with_the_slots_of_their_optimizer(tmp_path)
 
 
 @pytest.mark.graph
+def test_the_block_at_the_start_names_each_optimizer(capsys):
+    gan_trainer().fit(models.batches(16), verbose=2)
+    shown = capsys.readouterr().out
+    assert "generator: Adam, discriminator: SGD" in shown
+    assert "several, one in each optimizer" in shown
+    assert "nan" not in shown
+
+
+@pytest.mark.graph
 def test_learning_rates_are_set_for_each_optimizer():
     optimizers = {**models.gan_optimizers(), "generator": keras.optimizers.Adam(0.1)}
     trainer = gan_trainer(optimizer=optimizers)

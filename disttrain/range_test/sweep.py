@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from disttrain.batches import let_go
 from disttrain.checkpoints.state import State
+from disttrain.custom_run import train_step_of
 from disttrain.data import pipeline_errors
 from disttrain.optimizers import skips
 from disttrain.optimizers.wrapper import innermost
@@ -99,7 +100,7 @@ def run(
     replication, optimizer = task.replication, task.optimizer
     options = Telemetry(every=1, histograms_every=None, per_replica=False, divergence_every=None)
     observer = Observer(options, optimizer.inner, task.trained_variables, replication)
-    step = task.train_step(task, feed, 1, jit_compile, observer)
+    step = train_step_of(task)(task, feed, 1, jit_compile, observer)
     state = State(task, step)
     rates = np.geomspace(low, high, steps)
     equal, own = state.copy()
