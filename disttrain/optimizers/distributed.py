@@ -10,6 +10,7 @@ import fnmatch
 import keras
 import tensorflow as tf
 
+from disttrain import from_horovod
 from disttrain import replication as replication_module
 from disttrain.gradients.accumulation import Accumulator
 from disttrain.gradients.path import GradientPath
@@ -55,9 +56,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         replication: As for `disttrain.Trainer`. `"auto"` takes the strategy in whose scope it is
             built, else Horovod where its launcher started the process, else one replica.
         name: Name of the optimizer.
+        **unknown: Refused; for those of Horovod the error says what to use here.
 
     Raises:
-        TypeError: `inner` or `clip` is something else.
+        TypeError: `inner` or `clip` is something else, or there is no such argument.
         ValueError: Both `inner` and the arguments clip, scale or accumulate, or an argument is
             unknown or does not go with another.
     """
@@ -77,7 +79,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         max_skipped=skips.MOST,
         replication="auto",
         name=None,
+        **unknown,
     ):
+        from_horovod.refuse(unknown)
         inner = keras.optimizers.get(inner) if isinstance(inner, (str, dict)) else inner
         if isinstance(inner, DistributedOptimizer):
             raise TypeError("the optimizer is a DistributedOptimizer already; wrap the inner one")

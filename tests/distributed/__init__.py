@@ -9,6 +9,7 @@ def all_checks():
         custom_checks,
         experiment_checks,
         gradient_checks,
+        horovod_checks,
         telemetry_checks,
     )
 
@@ -16,6 +17,7 @@ def all_checks():
         checks,
         gradient_checks,
         custom_checks,
+        horovod_checks,
         telemetry_checks,
         checkpoint_checks,
         experiment_checks,
