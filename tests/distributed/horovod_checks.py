@@ -2,7 +2,9 @@
 
 import types
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 import disttrain
 from disttrain.schedules import Warmup
@@ -73,4 +75,43 @@ def warmup(replication, folder):
     return {"ours": ours, "theirs": theirs}
 
 
-CHECKS = {"objects": objects, "horovod-page": page, "horovod-warmup": warmup}
+def horovods_accumulation(gradients, average):
+    """What Horovod's own aggregation makes of a rank's gradients, on the ranks of the job."""
+    import horovod.tensorflow as hvd
+    from horovod.tensorflow.gradient_aggregation_eager import LocalGradientAggregationHelperEager
+
+    variable = tf.Variable([0.0])
+    helper = LocalGradientAggregationHelperEager(
+        len(gradients),
+        lambda reduced, variables: [hvd.allreduce(one, op=hvd.Average) for one in reduced],
+        sparse_as_dense=False,
+        average_aggregated_gradients=average,
+    )
+    for gradient in gradients:
+        (reduced,) = helper.compute_gradients([tf.constant([gradient])], [variable])
+    return reduced.numpy()
+
+
+def accumulation(replication, folder):
+    """Horovod's update in both of its ways, and ours, of other gradients on each rank."""
+    if replication.name != "horovod":
+        return {"ours": 0.0, "averaged": 0.0, "added": 0.0}
+    own = [replication.topology.process + one for one in (1.0, 5.0)]
+    variable = keras.Variable(np.zeros(1, np.float32))
+    inner = keras.optimizers.SGD(1.0)
+    optimizer = disttrain.DistributedOptimizer(inner, accumulate_steps=2, replication=replication)
+    for gradient in own:
+        optimizer.apply([tf.constant([gradient])], [variable])
+    return {
+        "ours": -variable.numpy(),
+        "averaged": horovods_accumulation(own, average=True),
+        "added": horovods_accumulation(own, average=False),
+    }
+
+
+CHECKS = {
+    "objects": objects,
+    "horovod-page": page,
+    "horovod-warmup": warmup,
+    "horovod-accumulation": accumulation,
+}

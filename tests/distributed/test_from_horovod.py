@@ -38,3 +38,12 @@ def test_warmup_has_the_rate_of_horovods_callback_in_every_batch(outcome):
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
         assert ours[0] < ours[-1]
+
+
+def test_accumulated_gradients_are_horovods_average_and_half_of_its_sum(outcome):
+    for ours, averaged, added in zip(
+        *(outcome.every("horovod-accumulation", key) for key in ("ours", "averaged", "added")),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, averaged, rtol=1e-6)
+        np.testing.assert_allclose(added, 2 * ours, rtol=1e-6)
