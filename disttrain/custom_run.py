@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from disttrain import custom_checks as checks
+from disttrain.custom_step import CustomStep
 from disttrain.eval_step import EvaluateStep
 from disttrain.losses import Rows
 from disttrain.optimizers.named import NamedOptimizers
@@ -46,6 +47,11 @@ class CustomTrainStep(TrainStep):
             checks.has_gradients(gradients, variables, name)
             found |= {id(v): g for v, g in zip(variables, gradients, strict=True)}
         return tf.add_n(shares), shares, [found[id(v)] for v in self.variables], outputs
+
+    def _after_apply(self, finite):
+        update = self._task.after_update
+        if update is not None:
+            self._task.replication.cond(finite, update, lambda: None)
 
 
 class CustomEvaluateStep(EvaluateStep):
@@ -89,6 +95,13 @@ class CustomTask(Task):
         """The names of the optimizers; `[None]` where there is one without a name."""
         inner = self.optimizer.inner
         return inner.names if isinstance(inner, NamedOptimizers) else [None]
+
+    @property
+    def after_update(self):
+        """The step's `after_update` as a function without arguments, or `None` without one."""
+        if type(self._step).after_update is CustomStep.after_update:
+            return None
+        return lambda: self._step.after_update(self.model)
 
     def variables_of_each(self):
         """What each optimizer updates, a list of lists in the order of `names`."""

@@ -96,6 +96,22 @@ class CustomStep:
             f"{type(self).__name__} has to define losses(self, model, batch, training)"
         )
 
+    def after_update(self, model: keras.Model) -> None:
+        """Changes variables that follow the weights, such as those of a target network.
+
+        It is called on every replica after each update, and not after a step that was skipped. The
+        weights are equal on all replicas then, so what is computed from them alone is, too.
+
+        ```python
+        def after_update(self, model):
+            for target, online in zip(model.target.variables, model.online.variables):
+                target.assign(0.99 * target + 0.01 * online)
+        ```
+
+        Args:
+            model: The model.
+        """
+
     def gather(self, tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the examples of all replicas; for `losses`, where every replica calls it.
 

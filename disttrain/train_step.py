@@ -168,7 +168,7 @@ class TrainStep:
         fingerprint = extras[2]
         if self._wishes is not None:
             extras = [*extras, self._wishes.share()]
-        (loss, _, fingerprints, *terms), _ = self._task.optimizer.apply_shares(
+        (loss, _, fingerprints, *terms), finite = self._task.optimizer.apply_shares(
             gradients,
             variables,
             extras=extras,
@@ -178,6 +178,7 @@ class TrainStep:
             recompute=recompute,
             alone=True,
         )
+        self._after_apply(finite)
         if self._wishes is not None:
             *terms, wished = terms
         if self._replication.is_first_local_replica():
@@ -187,6 +188,9 @@ class TrainStep:
             # Processes that read the same batch have the same fingerprint, and so their mean.
             same = fingerprints == fingerprint * self._replication.replicas
             self._disagreed.assign(self._disagreed | ~same)
+
+    def _after_apply(self, finite):
+        """Called on each replica behind an update, or a skip where `finite` is false."""
 
     def _forward_backward(self, batch, local, total, scale):
         """Returns `(loss share, shares of the terms, gradients, outputs)` of this replica."""

@@ -259,6 +259,33 @@ def test_a_contrastive_loss_sees_the_examples_of_all_replicas(replication, rows)
     close(flat(trainer.model.variables), flat(model.variables), atol=1e-5)
 
 
+@pytest.mark.graph
+def test_a_target_network_follows_after_each_update(replication):
+    model = models.followed_by_hand(17, EPOCHS)
+    trainer = disttrain.Trainer(
+        models.Follows,
+        step=models.FollowStep(),
+        optimizer=keras.optimizers.Adam(0.05),
+        replication=replication,
+    )
+    trainer.fit(models.labelled(17), epochs=EPOCHS, verbose=0)
+    close(flat(trainer.model.online.variables), flat(model.online.variables), atol=1e-5)
+    close(flat(trainer.model.target.variables), flat(model.target.variables), atol=1e-5)
+
+
+@pytest.mark.graph
+def test_a_skipped_step_is_no_update_to_follow():
+    x, y, weight = next(iter(models.labelled(8)))
+    x = np.array(x)
+    x[0] = np.nan
+    trainer = disttrain.Trainer(models.Follows, step=models.FollowStep(), replication="single")
+    before = flat(trainer.model.variables)
+    step = tf.data.Dataset.from_tensor_slices((x, y, weight)).batch(8)
+    with pytest.raises(RuntimeError, match="NaN or infinite"):
+        trainer.fit(step, verbose=0)
+    np.testing.assert_array_equal(flat(trainer.model.variables), before)
+
+
 @pytest.mark.unit
 def test_gather_outside_of_losses_is_refused():
     with pytest.raises(RuntimeError, match=r"gather works in CustomStep\.losses"):

@@ -157,6 +157,42 @@ def contrasted_by_hand(rows, epochs):
     return model
 
 
+class Follows(keras.Model):
+    """A network that is to agree with a slow copy of itself, and with the targets."""
+
+    def __init__(self):
+        super().__init__()
+        self.online = keras.Sequential([keras.Input((FEATURES,)), _dense(3, 10)])
+        self.target = keras.Sequential([keras.Input((FEATURES,)), _dense(3, 11)])
+        self.target.trainable = False
+
+
+class FollowStep(disttrain.CustomStep):
+    def variables(self, model):
+        return model.online.trainable_variables
+
+    def losses(self, model, batch, training):
+        x, y, _ = batch
+        scores = model.online(x, training=training)
+        apart = tf.reduce_mean(tf.square(scores - model.target(x, training=False)), axis=-1)
+        return apart + keras.losses.sparse_categorical_crossentropy(y, scores, from_logits=True)
+
+    def after_update(self, model):
+        for target, online in zip(model.target.variables, model.online.variables, strict=True):
+            target.assign(0.75 * target + 0.25 * online)
+
+
+def followed_by_hand(rows, epochs):
+    model, step, optimizer = Follows(), FollowStep(), keras.optimizers.Adam(0.05)
+    for _ in range(epochs):
+        for batch in labelled(rows):
+            with tf.GradientTape() as tape:
+                mean = tf.reduce_mean(step.losses(model, batch, True))
+            optimizer.apply(tape.gradient(mean, step.variables(model)), step.variables(model))
+            step.after_update(model)
+    return model
+
+
 def distilled_by_hand(rows, epochs):
     """Student's weights and the accuracy of the last epoch on one device without disttrain."""
     model, step, optimizer = Distiller(), DistillStep(), keras.optimizers.Adam(0.05)

@@ -62,4 +62,15 @@ def contrast(replication, folder):
     return {"weights": flat(trainer.model.variables), "evaluation": np.asarray(found["loss"])}
 
 
-CHECKS = {"gan": gan, "distillation": distillation, "contrast": contrast}
+def follows(replication, folder):
+    trainer = disttrain.Trainer(
+        models.Follows,
+        step=models.FollowStep(),
+        optimizer=keras.optimizers.Adam(0.05),
+        replication=replication,
+    )
+    trainer.fit(models.labelled(ROWS_LEFT_ONE), epochs=EPOCHS, verbose=0)
+    return {"weights": flat(trainer.model.variables)}
+
+
+CHECKS = {"gan": gan, "distillation": distillation, "contrast": contrast, "follows": follows}

@@ -17,6 +17,7 @@ def expected():
     gan, optimizers, losses = models.gan_by_hand(custom_checks.ROWS, custom_checks.EPOCHS)
     distilled, accuracy = models.distilled_by_hand(custom_checks.ROWS, custom_checks.EPOCHS)
     contrasted = models.contrasted_by_hand(custom_checks.ROWS_LEFT_ONE, custom_checks.EPOCHS)
+    followed = models.followed_by_hand(custom_checks.ROWS_LEFT_ONE, custom_checks.EPOCHS)
     return {
         "gan": {
             "weights": checks.flat(gan.trainable_variables),
@@ -28,6 +29,7 @@ def expected():
             "accuracy": accuracy,
         },
         "contrast": {"weights": checks.flat(contrasted.variables)},
+        "follows": {"weights": checks.flat(followed.variables)},
     }
 
 
@@ -40,7 +42,8 @@ def test_a_custom_step_on_one_device_is_the_loop_by_hand(alone, expected, name):
 
 @pytest.mark.parametrize("name", list(custom_checks.CHECKS))
 def test_a_custom_step_gives_the_same_on_all_replicas(outcome, alone, expected, name):
-    keys = [*expected[name], *(["evaluation"] if name != "gan" else [])]
+    keys = [*expected[name]]
+    keys += ["evaluation"] if name in ("distillation", "contrast") else []
     for key in keys:
         for found in outcome.every(name, key):
             np.testing.assert_allclose(found, alone(name, key), **CLOSE)
