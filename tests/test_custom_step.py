@@ -11,7 +11,21 @@ from tests._support import custom_models as models
 from tests.distributed.checks import flat
 from tests.telemetry.test_recorder import events
 
-ROWS, EPOCHS = 21, 3
+ROWS, EPOCHS = 21, 2
+
+
+@pytest.fixture(
+    # The checks of `tests/distributed` show one replica and two.
+    params=[*(pytest.param(n, marks=pytest.mark.exhaustive) for n in (1, 2)), 3],
+    ids="{} replicas".format,
+)
+def replication(request, mirrored):
+    return "single" if request.param == 1 else mirrored(request.param)
+
+
+@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.exhaustive), 2], ids="{} replicas".format)
+def one_or_two(request, mirrored):
+    return "single" if request.param == 1 else mirrored(request.param)
 
 
 def gan_trainer(**options):
@@ -59,12 +73,13 @@ def test_a_student_trains_as_by_hand_whatever_the_replicas(replication):
 @pytest.mark.parametrize(
     "options",
     [
-        {"steps_per_execution": 3},
+        {"accumulate_steps": 2, "steps_per_execution": 3, "loss_scale": 64.0},
         {"jit_compile": True},
-        {"accumulate_steps": 2},
-        {"loss_scale": 64.0},
+        pytest.param({"accumulate_steps": 2}, marks=pytest.mark.exhaustive),
+        pytest.param({"steps_per_execution": 3}, marks=pytest.mark.exhaustive),
+        pytest.param({"loss_scale": 64.0}, marks=pytest.mark.exhaustive),
     ],
-    ids=lambda options: next(iter(options)),
+    ids=lambda options: "-".join(options),
 )
 def test_what_the_trainer_does_for_its_own_step_it_does_for_this(options):
     size = models.BATCH // options.get("accumulate_steps", 1)
@@ -149,9 +164,9 @@ def test_a_resumed_training_has_the_bits_of_one_that_was_not_interrupted(tmp_pat
         trainer.fit(models.batches(ROWS), epochs=epochs, verbose=0)
         return flat([*trainer.model.variables, *trainer.optimizer.variables])
 
-    whole = trained(4, "whole")
-    trained(2, "parts")
-    np.testing.assert_array_equal(trained(4, "parts"), whole)
+    whole = trained(2, "whole")
+    trained(1, "parts")
+    np.testing.assert_array_equal(trained(2, "parts"), whole)
 
 
 @pytest.mark.graph
@@ -184,7 +199,7 @@ def test_a_run_records_all_variables_with_the_slots_of_their_optimizer(tmp_path)
 
 @pytest.mark.graph
 def test_the_block_at_the_start_names_each_optimizer(capsys):
-    gan_trainer().fit(models.batches(16), verbose=2)
+    gan_trainer().fit(models.batches(8), verbose=2)
     shown = capsys.readouterr().out
     assert "generator: Adam, discriminator: SGD" in shown
     assert "several, one in each optimizer" in shown
@@ -245,7 +260,9 @@ def test_data_without_targets_need_no_tuple():
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("rows", [21, 17], ids="{} rows".format)
+@pytest.mark.parametrize(
+    "rows", [pytest.param(21, marks=pytest.mark.exhaustive), 17], ids="{} rows".format
+)
 def test_a_contrastive_loss_sees_the_examples_of_all_replicas(replication, rows):
     """The last batch has 5 examples, or one, which leaves replicas without any."""
     model = models.contrasted_by_hand(rows, EPOCHS)

@@ -5,10 +5,11 @@ clips and applies its own.
 """
 
 import keras
+import tensorflow as tf
 
 from disttrain.gradients import clipping
 from disttrain.gradients.clip_each import ClipEach
-from disttrain.optimizers import taking_over
+from disttrain.optimizers import fused, taking_over
 from disttrain.optimizers.distributed import DistributedOptimizer
 
 #: Settings of an optimizer that concern the whole step, to what does the same for the trainer.
@@ -111,12 +112,14 @@ class NamedOptimizers(keras.optimizers.Optimizer):
         self._trainable_variables = variables
         self.built = True
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads, trainable_variables=None, own=None):
         """Lets each optimizer make its update.
 
         Args:
             grads: Gradients, dense or `IndexedSlices`.
             trainable_variables: Their variables; by default those it was built with.
+            own: Gives the `tf.Variable` of this replica for a `keras.Variable`, which allows one
+                operation for an update where there is one; or `None`.
         """
         if trainable_variables is None:
             trainable_variables = self._trainable_variables
@@ -126,7 +129,13 @@ class NamedOptimizers(keras.optimizers.Optimizer):
             gradients.append(gradient)
             variables.append(variable)
         for name, optimizer in zip(self.names, self.optimizers, strict=True):
-            optimizer.apply(*of_each[name])
+            gradients, variables = of_each[name]
+            update = None if own is None else fused.find(optimizer, variables)
+            if update is None:
+                optimizer.apply(gradients, variables)
+            else:
+                one = tf.constant(1.0)
+                update.apply(gradients, tf.ones([len(gradients)]), one, own)
 
     def update_step(self, gradient, variable, learning_rate):
         """Left to the optimizer of the variable; `apply` does not call it here."""
