@@ -206,3 +206,13 @@ def distilled_by_hand(rows, epochs):
             variables = model.student.trainable_variables
             optimizer.apply(tape.gradient(mean, variables), variables)
     return model, float(accuracy.result())
+
+
+def gan_trainer(**options):
+    options = {"step": GANStep(), "optimizer": gan_optimizers(), **options}
+    return disttrain.Trainer(GAN, **{"replication": "single", **options})
+
+
+def distiller(**options):
+    options = {"step": DistillStep(), "optimizer": keras.optimizers.Adam(0.05), **options}
+    return disttrain.Trainer(Distiller, **{"replication": "single", **options})
