@@ -11,7 +11,10 @@ _HOMES = {
     "Trainer": "disttrain.trainer",
     "Telemetry": "disttrain.telemetry",
     "Checkpoint": "disttrain.checkpoints",
+    "CustomStep": "disttrain.custom_step",
     "DistributedOptimizer": "disttrain.optimizers.distributed",
+    "allgather_object": "disttrain.replication.object_collectives",
+    "broadcast_object": "disttrain.replication.object_collectives",
     "ClipByGlobalNorm": "disttrain.gradients.clipping",
     "ClipByNorm": "disttrain.gradients.clipping",
     "ClipByValue": "disttrain.gradients.clipping",
@@ -43,7 +46,7 @@ def __getattr__(name):
         return value
     if name in _MODULES:
         return importlib.import_module(f"disttrain.{name}")
-    raise AttributeError(f"module 'disttrain' has no attribute {name!r}")
+    raise AttributeError(importlib.import_module("disttrain.from_horovod").missing(name, __name__))
 
 
 def __dir__():

@@ -6,7 +6,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from disttrain import kernels, layers
+from disttrain import from_horovod, kernels, layers
 from disttrain import replication as replication_module
 from disttrain.metric_results import named_results
 from disttrain.optimizers.distributed import DistributedOptimizer
@@ -84,10 +84,25 @@ class BroadcastVariables(keras.callbacks.Callback):
 
     Args:
         replication: As for `disttrain.Trainer`.
+        root_rank: Must be 0, the chief, which is the process that reads and writes files.
+
+    Raises:
+        ValueError: `root_rank` is another process.
+        TypeError: `replication` is a number.
     """
 
-    def __init__(self, replication="auto"):
+    def __init__(self, replication="auto", root_rank=0):
         super().__init__()
+        if isinstance(replication, int):
+            raise TypeError(
+                f"BroadcastVariables({replication!r}) sets replication, not root_rank; write "
+                "BroadcastVariables(), which broadcasts the weights of rank 0"
+            )
+        if root_rank != 0:
+            raise ValueError(
+                f"root_rank={root_rank!r} is not the chief; load the weights on rank 0, which "
+                "broadcasts them, or call disttrain.broadcast_object(weights, root_rank) before"
+            )
         self._replication = replication
 
     def on_train_begin(self, logs=None):
@@ -180,3 +195,7 @@ class FlushAccumulation(keras.callbacks.Callback):
         replication = optimizer.replication
         parts = [tf.constant(0)] * replication.topology.local_replicas
         replication.run(lambda part: optimizer.flush(), parts)
+
+
+def __getattr__(name):
+    raise AttributeError(from_horovod.missing(name, __name__))

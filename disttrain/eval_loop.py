@@ -9,7 +9,8 @@ import math
 import keras
 
 from disttrain.callbacks import overrides
-from disttrain.eval_step import EvaluateStep, PredictStep
+from disttrain.custom_run import evaluate_step_of
+from disttrain.eval_step import PredictStep
 
 #: About so many times an evaluation of several processes the numbers are read over all of them.
 _LOOKS = 50
@@ -41,7 +42,7 @@ class EvalLoop:
         Returns:
             Name to number or array.
         """
-        step = _step_for(self._evaluate_steps, EvaluateStep, self._task, feed)
+        step = _step_for(self._evaluate_steps, evaluate_step_of(self._task), self._task, feed)
         callbacks = callbacks or keras.callbacks.CallbackList()
         model, logs = self._task.model, {}
         looks = _Looks(self._replication, callbacks, "test", feed.steps)

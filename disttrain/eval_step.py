@@ -42,12 +42,17 @@ class EvaluateStep:
             total = self._task.replication.reduce_sum([local], "rows")[0]
         _, y, sample_weight = unpack(batch)
         rows = Rows(local, total, self._may_be_empty)
-        y_pred = self._task.call(batch[0], training=False, rows=rows)
-        loss, shares = global_loss(self._task, batch, y_pred, rows, training=False)
+        loss, shares, y_pred = self._losses_and_outputs(batch, rows)
         terms = shares if self._task.losses.names else []
         weighted = [value * total for value in (loss, *terms)]
         self._sums.assign_add(tf.cast(tf.stack([local, *weighted]), tf.float64))
         self._task.update_metrics(y, y_pred, sample_weight, rows)
+
+    def _losses_and_outputs(self, batch, rows):
+        """`(loss share, shares of the terms, outputs)` of this replica."""
+        y_pred = self._task.call(batch[0], training=False, rows=rows)
+        loss, shares = global_loss(self._task, batch, y_pred, rows, training=False)
+        return loss, shares, y_pred
 
     def reset(self):
         """Begins new sums."""

@@ -15,6 +15,7 @@ from disttrain import callbacks as callbacks_module
 from disttrain.data import limits, pipeline_errors
 from disttrain.fingerprints import different_batches
 from disttrain.optimizers import skips
+from disttrain.optimizers.named import NamedOptimizers
 
 #: About so many times an epoch the metrics are read over all replicas.
 _LOOKS = 50
@@ -154,8 +155,7 @@ class TrainingLoop:
 
     def learning_rate(self):
         """The learning rate of the next step, a float; NaN where the optimizer has none."""
-        rate = getattr(self._task.optimizer, "learning_rate", float("nan"))
-        return float(rate.numpy() if hasattr(rate, "numpy") else rate)
+        return _number(getattr(self._task.optimizer, "learning_rate", float("nan")))
 
     def _execute(self, wanted):
         if self._run is not None:
@@ -201,13 +201,29 @@ class TrainingLoop:
         optimizer, scalars = self._task.optimizer, dict(self._logs)
         if optimizer.clip is not None:
             scalars["clip_frequency"] = optimizer.clip_frequency()
+        scalars |= self._rates_by_name()
         if self._observer is None:
-            return {**scalars, "learning_rate": self.learning_rate()}
+            rate = self.learning_rate()
+            return scalars if math.isnan(rate) else {**scalars, "learning_rate": rate}
         del scalars["loss"]
         return scalars
 
+    def _rates_by_name(self):
+        """The learning rate of each of several optimizers of a `CustomStep`."""
+        inner = self._task.optimizer.inner
+        if not isinstance(inner, NamedOptimizers):
+            return {}
+        rates = {name: inner[name].learning_rate for name in inner.names}
+        return {f"learning_rate/{name}": _number(rate) for name, rate in rates.items()}
+
     def _agree_on_learning_rate(self):
         """Takes over the chief's learning rate where a callback has set it there alone."""
-        rate = self._task.optimizer.inner._learning_rate
-        if self._several and isinstance(rate, keras.Variable):
-            rate.assign(self._replication.all_gather(np.asarray(rate.numpy()))[0])
+        inner = self._task.optimizer.inner
+        for optimizer in getattr(inner, "optimizers", [inner]):
+            rate = optimizer._learning_rate
+            if self._several and isinstance(rate, keras.Variable):
+                rate.assign(self._replication.all_gather(np.asarray(rate.numpy()))[0])
+
+
+def _number(value):
+    return float(value.numpy() if hasattr(value, "numpy") else value)

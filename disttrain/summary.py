@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from disttrain import peers
 from disttrain.data.kinds import ARRAYS, DATASET, kind_of
+from disttrain.optimizers.named import NamedOptimizers
 from disttrain.schedules.scaling import scaling_of
 
 
@@ -59,7 +60,7 @@ def _rows(trainer, everyone, global_batch, places):
     yield "Hosts", _hosts(everyone)
     yield "Devices", _counted(device for peer in everyone for device in peer.devices)
     yield "Batch", _batch(global_batch, topology.replicas, optimizer.accumulate_steps)
-    yield "Optimizer", type(optimizer.inner).__name__
+    yield "Optimizer", _optimizer(optimizer.inner)
     yield "Learning rate", _learning_rate(getattr(optimizer.inner, "_learning_rate", None))
     yield "Precision", trainer.model.dtype_policy.name
     yield "Clip", repr(optimizer.clip) if optimizer.clip is not None else "none"
@@ -116,6 +117,12 @@ def _batch(size, replicas, accumulate_steps):
     if accumulate_steps > 1:
         text += f"; {accumulate_steps} batches make an update of {size * accumulate_steps}"
     return text
+
+
+def _optimizer(inner):
+    if not isinstance(inner, NamedOptimizers):
+        return type(inner).__name__
+    return ", ".join(f"{name}: {type(inner[name]).__name__}" for name in inner.names)
 
 
 def _learning_rate(rate):

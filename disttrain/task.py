@@ -20,6 +20,9 @@ _OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_metrics")
 class Task:
     """A model and everything that has variables beside it.
 
+    Attributes:
+        needs_targets: Whether the data have to be `(x, y)`.
+
     Args:
         build_model: A function that returns a `keras.Model`.
         optimizer: A `DistributedOptimizer`.
@@ -34,6 +37,8 @@ class Task:
         TypeError: `build_model` is no function, or returns no model.
         ValueError: The model overrides a step that disttrain replaces.
     """
+
+    needs_targets = True
 
     def __init__(
         self,
@@ -58,23 +63,37 @@ class Task:
         self.losses = None
         with replication.scope(), _dtype_policy(precision):
             self.model = build_model()
-            _check_model(self.model)
+            if not isinstance(self.model, keras.Model):
+                found = type(self.model).__name__
+                raise TypeError(f"build_model must return a keras.Model, not {found}")
             wrapping.scale_loss_of(self.model, optimizer)
-            self._check_loss()
-            self.model.compile(
-                optimizer=optimizer,
-                loss=loss,
-                loss_weights=float(loss_weights) if _is_number(loss_weights) else loss_weights,
-                metrics=_fresh_metrics(metrics, replication),
-                weighted_metrics=_fresh_metrics(weighted_metrics, replication),
-                jit_compile=False,
-                auto_scale_loss=False,
+            self._compile(
+                _fresh_metrics(metrics, replication), _fresh_metrics(weighted_metrics, replication)
             )
         self._compiled_metrics = None
         if self.metrics is not None:
             self._compiled_metrics = CompiledMetrics(self.metrics, replication)
         self.layer_metrics = []
         self.takes_training = getattr(self.model, "_call_has_training_arg", True)
+
+    def _compile(self, metrics, weighted_metrics):
+        _check_steps(self.model)
+        self._check_loss()
+        weights = self._loss_weights
+        self.model.compile(
+            optimizer=self.optimizer,
+            loss=self._loss,
+            loss_weights=float(weights) if _is_number(weights) else weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            jit_compile=False,
+            auto_scale_loss=False,
+        )
+
+    @property
+    def trained_variables(self):
+        """The variables that the optimizer updates, in the order of the model."""
+        return self.model.trainable_variables
 
     @property
     def metrics(self):
@@ -112,35 +131,47 @@ class Task:
         Raises:
             ValueError: The data do not fit the model.
         """
-        x = _symbolic(spec[0])
         with self.replication.scope():
             if not self.built:
-                _check_rank(self.model, spec[0])
-                outputs = self.model(x)
-                if self.replication.replicas > 1:
-                    layers.synchronize(self.model)
-                self._find_layer_metrics()
-                if len(spec) > 1:
-                    names = getattr(self.model, "output_names", None)
-                    names = names or [
-                        f"output_{i}" for i in range(len(keras.tree.flatten(outputs)))
-                    ]
-                    losses = self._build_losses(spec, outputs, names)
-                    if self.metrics is not None:
-                        targets = losses.targets(_symbolic(spec[1]))
-                        self._compiled_metrics.build(targets, outputs)
-                    self.losses = losses
+                self._build_model(spec)
             # What is frozen now may be trained later.
             if training and not self.optimizer.built and self.model.trainable_variables:
                 taking_over.check_exclusions(self.optimizer.inner, self.model)
-                self.optimizer.build(self.model.trainable_variables)
+                self._build_optimizer()
+
+    def _build_model(self, spec):
+        outputs = self._call_symbolically(spec)
+        if len(spec) > 1:
+            names = getattr(self.model, "output_names", None)
+            names = names or [f"output_{i}" for i in range(len(keras.tree.flatten(outputs)))]
+            losses = self._build_losses(spec, outputs, names)
+            self._build_metrics(losses.targets(symbolic(spec[1])), outputs)
+            self.losses = losses
+
+    def _call_symbolically(self, spec):
+        _check_rank(self.model, spec[0])
+        outputs = self.model(symbolic(spec[0]))
+        self._after_first_call()
+        return outputs
+
+    def _after_first_call(self):
+        if self.replication.replicas > 1:
+            layers.synchronize(self.model)
+        self._find_layer_metrics()
+
+    def _build_metrics(self, targets, outputs):
+        if self.metrics is not None:
+            self._compiled_metrics.build(targets, outputs)
+
+    def _build_optimizer(self):
+        self.optimizer.build(self.model.trainable_variables)
 
     def _build_losses(self, spec, outputs, names):
         if not self.overrides_compute_loss:
             return Losses(self._loss, outputs, names, self._loss_weights)
         if self._loss is not None and len(names) > 1:
             # super().compute_loss makes a metric for each output, when it is first called.
-            batch = tuple(_symbolic(one) for one in spec)
+            batch = tuple(symbolic(one) for one in spec)
             self.model._symbolic_build(data_batch=(*batch, None)[:3])
         return Losses(None, outputs, names, required=False)
 
@@ -157,6 +188,19 @@ class Task:
             training: Whether layers behave as in training.
             rows: The `disttrain.losses.Rows` of this replica, or `None` where all examples count.
         """
+        with self.in_step(rows):
+            if self.takes_training:
+                return self.model(x, training=training)
+            return self.model(x)
+
+    @contextlib.contextmanager
+    def in_step(self, rows=None, gathers=False):
+        """Lets layers and their metrics that are called inside count this replica's examples.
+
+        Args:
+            rows: As for `call`.
+            gathers: Whether a step of the user may gather examples.
+        """
         present = share = keep = None
         if rows is not None and rows.may_borrow:
             present = tf.cast(rows.local > 0, tf.float32)
@@ -164,10 +208,9 @@ class Task:
             share = rows.local * self.replication.replicas / rows.total
             keep = rows.local > 0 if rows.may_borrow else None
         counting = layer_metrics.counting(self.layer_metrics, share, keep)
-        with active.activate(self.replication, present), counting, unscaled():
-            if self.takes_training:
-                return self.model(x, training=training)
-            return self.model(x)
+        own = rows.local if gathers else None
+        with active.activate(self.replication, present, own), counting, unscaled():
+            yield
 
     def update_metrics(self, y, y_pred, sample_weight, rows):
         """Adds a part of a batch to the sums of the compiled metrics."""
@@ -230,7 +273,7 @@ def _is_number(value):
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _symbolic(spec):
+def symbolic(spec):
     def symbolic(leaf):
         options = {}
         if isinstance(leaf, tf.SparseTensorSpec):
@@ -257,14 +300,14 @@ def _check_rank(model, spec):
             )
 
 
-def _check_model(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"build_model must return a keras.Model, not {type(model).__name__}")
+def _check_steps(model):
     for name in _OWN_STEPS:
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ValueError(
                 f"{type(model).__name__} overrides {name}, which disttrain.Trainer would not call; "
-                "compile it with optimizer=disttrain.DistributedOptimizer(...) and use Model.fit"
+                "compute the losses in a disttrain.CustomStep and give it as Trainer(step=...), or "
+                "compile the model with optimizer=disttrain.DistributedOptimizer(...) and use "
+                "Model.fit"
             )
 
 

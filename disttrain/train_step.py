@@ -37,7 +37,7 @@ class TrainStep:
         self._may_be_empty = may_be_empty(feed)
         self._observer = observer
         self._wishes = wishes
-        self.variables = task.model.trainable_variables
+        self.variables = task.trained_variables
         self._gradients = self._forward_backward
         self._jit_compile = jit_compile
         if jit_compile:
@@ -178,7 +178,7 @@ class TrainStep:
         if self._wishes is not None:
             extras = [*extras, self._wishes.share()]
         if variables:
-            sums, _ = self._task.optimizer.apply_shares(
+            sums, finite = self._task.optimizer.apply_shares(
                 gradients,
                 variables,
                 extras=extras,
@@ -188,6 +188,7 @@ class TrainStep:
                 recompute=recompute,
                 alone=True,
             )
+            self._after_apply(finite)
         else:
             sums = tf.unstack(self._replication.reduce_sum([tf.stack(extras)], "extras")[0])
         loss, _, fingerprints, *terms = sums
@@ -200,6 +201,9 @@ class TrainStep:
             # Processes that read the same batch have the same fingerprint, and so their mean.
             same = fingerprints == fingerprint * self._replication.replicas
             self._disagreed.assign(self._disagreed | ~same)
+
+    def _after_apply(self, finite):
+        """Called on each replica behind an update, or a skip where `finite` is false."""
 
     def _forward_backward(self, batch, local, total, scale):
         """Returns `(loss share, shares of the terms, gradients, outputs)` of this replica."""

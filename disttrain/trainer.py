@@ -4,12 +4,21 @@ An epoch's steps are `loop.py`'s; what happens inside of a step is `train_step.p
 """
 
 import contextlib
+import functools
 import warnings
 
 import keras
 import numpy as np
 
-from disttrain import agreement, heartbeat, kernels, layers, on_batch, summary
+from disttrain import (
+    agreement,
+    custom_checks,
+    heartbeat,
+    kernels,
+    layers,
+    on_batch,
+    summary,
+)
 from disttrain import callbacks as callbacks_module
 from disttrain import replication as replication_module
 from disttrain.batches import Batches
@@ -17,12 +26,13 @@ from disttrain.checkpoints import Checkpoint, exchange
 from disttrain.checkpoints.run import Run
 from disttrain.checkpoints.store import Store
 from disttrain.checkpoints.weights import export
+from disttrain.custom_run import CustomTask, train_step_of
 from disttrain.data import limits, split_off
 from disttrain.data.feeds import Feeds
 from disttrain.eval_loop import EvalLoop
 from disttrain.inference import InferenceMethods
 from disttrain.loop import TrainingLoop
-from disttrain.optimizers import switching, wrapping
+from disttrain.optimizers import named, switching, wrapping
 from disttrain.progress import Progress
 from disttrain.range_test import automatic, sweep
 from disttrain.replication import ambient
@@ -30,7 +40,6 @@ from disttrain.task import Task
 from disttrain.telemetry import Telemetry
 from disttrain.telemetry.divergence import DivergenceCheck
 from disttrain.telemetry.log import RunLog
-from disttrain.train_step import TrainStep
 
 
 class Trainer(InferenceMethods):
@@ -42,10 +51,12 @@ class Trainer(InferenceMethods):
     Args:
         build_model: A function that returns a `keras.Model`; called in the replication's scope.
         optimizer: A Keras optimizer, its name, or a `DistributedOptimizer`. It belongs to this
-            trainer then; `trainer.optimizer.clone()` makes one for another trainer.
+            trainer then; `trainer.optimizer.clone()` makes one for another trainer. With a `step`
+            also a dictionary from name to optimizer.
         loss: A `keras.losses.Loss`, its name, a function `(y_true, y_pred)`, or a list or
             dictionary of them for several outputs, by which names the targets and sample weights
             may come as well. Means are taken over the global batch.
+        step: A `disttrain.CustomStep`, which computes the losses instead of `loss`.
         metrics: A list of metrics or their names, in Keras's structure for several outputs, or a
             function that returns it.
         loss_weights: A number for each loss, as one number, a list or a dictionary by the names of
@@ -85,6 +96,7 @@ class Trainer(InferenceMethods):
         *,
         optimizer="adam",
         loss=None,
+        step=None,
         metrics=None,
         loss_weights=None,
         weighted_metrics=None,
@@ -102,6 +114,9 @@ class Trainer(InferenceMethods):
         hang_seconds=600.0,
         seed=0,
     ):
+        several = custom_checks.several(optimizer, step)
+        if step is not None:
+            custom_checks.step(step, loss, several, loss_weights)
         if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
             raise ValueError(
                 f"steps_per_execution must be a whole number from 1, not {steps_per_execution!r}"
@@ -140,9 +155,11 @@ class Trainer(InferenceMethods):
             "accumulate_steps": accumulate_steps,
             "compression": compression,
         }
+        wrap = named.wrapped if several else wrapping.wrapped
+        task = Task if step is None else functools.partial(CustomTask, step)
         with ambient.leave(self.replication):
-            optimizer = wrapping.wrapped(optimizer, self.replication, self._settings)
-            self._task = Task(
+            optimizer = wrap(optimizer, self.replication, self._settings)
+            self._task = task(
                 build_model,
                 optimizer,
                 loss,
@@ -381,7 +398,7 @@ class Trainer(InferenceMethods):
             progress.close()
             self._log.finish()
         if epochs > initial_epoch or (resumed is not None and resumed.restored):
-            self.optimizer.finalize_variable_values(self.model.trainable_variables)
+            self.optimizer.finalize_variable_values(self._task.trained_variables)
         history.on_train_end(logs)
         return self.model.history
 
@@ -462,6 +479,7 @@ class Trainer(InferenceMethods):
             ValueError: It has been built for other variables.
         """
         before = self._task.optimizer
+        custom_checks.can_switch(before, optimizer)
         after = wrapping.wrapped(optimizer, self.replication, self._settings)
         with self.replication.scope():
             wrapping.scale_loss_of(self.model, after)
@@ -469,7 +487,7 @@ class Trainer(InferenceMethods):
         self._train_step = None
         if before.built:
             with self.replication.scope():
-                variables = self.model.trainable_variables
+                variables = self._task.trained_variables
                 switching.carry_over(before, after, variables, carry_over, warmup_steps)
 
     @ambient.trainer_method
@@ -487,7 +505,7 @@ class Trainer(InferenceMethods):
 
     def _prepare(self, feed, training=True, targets=False):
         """Builds what is not built yet, once the structure of the data is known."""
-        if (training or targets) and len(feed.spec) < 2:
+        if (training or targets) and self._task.needs_targets and len(feed.spec) < 2:
             raise ValueError(
                 "the data have no targets: fit and evaluate need (x, y) or (x, y, sample_weight)"
             )
@@ -506,18 +524,18 @@ class Trainer(InferenceMethods):
         )
         same_variables = self._train_step is not None and [
             id(v) for v in self._train_step.variables
-        ] == [id(v) for v in self.model.trainable_variables]
+        ] == [id(v) for v in self._task.trained_variables]
         if self._train_step is None or changed or not same_variables:
             agreement.check_variables(self.replication, self.optimizer.variables, "the optimizer")
             self.replication.start_equal(self.optimizer.to_broadcast(self.optimizer.variables))
             self._observer = self._log.observer(
                 self._telemetry,
                 self.optimizer,
-                self.model.trainable_variables,
+                self._task.trained_variables,
                 self.steps_per_execution,
             )
             self._check = self._divergence_check()
-            self._train_step = TrainStep(
+            self._train_step = train_step_of(self._task)(
                 self._task,
                 feed,
                 self.steps_per_execution,

@@ -126,7 +126,11 @@ class OwnStep(keras.Model):
     [
         ("model", TypeError, r"function that returns a keras\.Model.*'model'"),
         (lambda: 7, TypeError, r"must return a keras\.Model, not int"),
-        (OwnStep, ValueError, r"OwnStep overrides train_step.*DistributedOptimizer.*Model\.fit"),
+        (
+            OwnStep,
+            ValueError,
+            r"overrides train_step.*disttrain\.CustomStep.*Trainer\(step=.*Model\.fit",
+        ),
     ],
 )
 def test_what_builds_no_model_that_can_be_trained_is_named(build, error, message):

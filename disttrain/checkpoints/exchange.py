@@ -5,24 +5,7 @@ Every process calls these at the same places.
 
 import json
 
-import numpy as np
-
-
-def gather(replication, data):
-    """The bytes of each process, a list in their order.
-
-    Args:
-        replication: A `disttrain.replication.Replication`.
-        data: This process's bytes.
-    """
-    if replication.topology.processes == 1:
-        return [data]
-    sizes = replication.all_gather(np.asarray([len(data)], np.int64))[:, 0]
-    # Whole 32-bit numbers travel everywhere; lengths are made equal, as gathers need.
-    padded = np.zeros(-(-max(int(sizes.max()), 1) // 4) * 4, np.uint8)
-    padded[: len(data)] = np.frombuffer(data, np.uint8)
-    gathered = replication.all_gather(padded.view(np.int32))
-    return [row.tobytes()[:size] for row, size in zip(gathered, sizes, strict=True)]
+from disttrain.replication.object_collectives import gather_bytes as gather
 
 
 def from_chief(replication, data):

@@ -41,6 +41,9 @@ class Clip(abc.ABC):
     def __init__(self, before_reduce=False):
         self.before_reduce = bool(before_reduce)
 
+    def bind(self, optimizer):
+        """Sees the inner optimizer before `build`; a clip for several of them asks it."""
+
     def build(self, add_variable):
         """Makes the state, if there is any, through `add_variable(name, dtype, value, shape)`."""
 

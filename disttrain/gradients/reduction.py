@@ -40,7 +40,8 @@ class Reduction:
             )
         if compression not in COMPRESSIONS:
             raise ValueError(f"unknown compression {compression!r}; choose None, 'fp16' or 'bf16'")
-        if groups is not None and (isinstance(groups, bool) or int(groups) != groups or groups < 1):
+        is_number = isinstance(groups, (int, float)) and not isinstance(groups, bool)
+        if groups is not None and not (is_number and int(groups) == groups and groups >= 1):
             raise ValueError(f"groups must be a whole number from 1 or None, not {groups!r}")
         if kind == "adasum" and compression is not None:
             raise ValueError(

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from disttrain import from_horovod
 from disttrain import replication as replication_module
 from disttrain.gradients import loss_scale as loss_scale_module
 from disttrain.gradients import overwriting, sparse
@@ -64,9 +65,11 @@ class DistributedOptimizer(DelegatingOptimizer):
         replication: As for `disttrain.Trainer`. `"auto"` takes the strategy in whose scope it is
             built, else Horovod where its launcher started the process, else one replica.
         name: Name of the optimizer.
+        **unknown: Refused; for those of Horovod the error says what to use here.
 
     Raises:
-        TypeError: `inner`, `clip` or an entry of `local_variables` is something else.
+        TypeError: `inner`, `clip` or an entry of `local_variables` is something else, or there is
+            no such argument.
         ValueError: Both `inner` and the arguments clip, scale or accumulate, or an argument is
             unknown or does not go with another.
     """
@@ -92,7 +95,9 @@ class DistributedOptimizer(DelegatingOptimizer):
         max_skipped=skips.MOST,
         replication="auto",
         name=None,
+        **unknown,
     ):
+        from_horovod.refuse(unknown)
         inner = keras.optimizers.get(inner) if isinstance(inner, (str, dict)) else inner
         if isinstance(inner, DistributedOptimizer):
             raise TypeError("the optimizer is a DistributedOptimizer already; wrap the inner one")
@@ -205,6 +210,7 @@ class DistributedOptimizer(DelegatingOptimizer):
             taking_over.load_what_came_before_build(self.inner)
         self._build_loss_scale()
         if self.clip is not None:
+            self.clip.bind(self.inner)
             self.clip.build(self._add_state)
         self._outcome.build(self._add_state)
         if self.accumulate_steps > 1:

@@ -146,7 +146,9 @@ class Outcome:
         owner = self._owner
 
         def apply():
-            if at_once is None:
+            if at_once is None and getattr(owner.inner, "state_is_in_parts", False):
+                owner.inner.apply(given["gradients"], variables, own=self._own)
+            elif at_once is None:
                 owner.inner.apply(given["gradients"], variables)
             else:
                 at_once.apply(**given, own=self._own)

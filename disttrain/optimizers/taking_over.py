@@ -135,6 +135,8 @@ def silence(inner):
     """Keeps Keras from summing what is reduced, and from passing over a wrong saved state."""
     for optimizer in (inner, *getattr(inner, "optimizers", ())):
         optimizer._all_reduce_sum_gradients = _already_reduced
+        if getattr(optimizer, "state_is_in_parts", False):
+            continue
         optimizer.load_own_variables = functools.partial(_load_or_raise, optimizer)
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from disttrain.batches import let_go
 from disttrain.checkpoints.state import State
+from disttrain.custom_run import train_step_of
 from disttrain.data import pipeline_errors
 from disttrain.optimizers import skips
 from disttrain.optimizers.wrapper import innermost
@@ -17,7 +18,6 @@ from disttrain.range_test import judging, objections
 from disttrain.telemetry import Telemetry
 from disttrain.telemetry.observer import Observer
 from disttrain.telemetry.recording import Recording
-from disttrain.train_step import TrainStep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +99,8 @@ def run(
     check(low, high, steps, smoothing, explosion)
     replication, optimizer = task.replication, task.optimizer
     options = Telemetry(every=1, histograms_every=None, per_replica=False, divergence_every=None)
-    observer = Observer(options, optimizer.inner, task.model.trainable_variables, replication)
-    step = TrainStep(task, feed, 1, jit_compile, observer)
+    observer = Observer(options, optimizer.inner, task.trained_variables, replication)
+    step = train_step_of(task)(task, feed, 1, jit_compile, observer)
     state = State(task, step)
     rates = np.geomspace(low, high, steps)
     equal, own = state.copy()

@@ -25,27 +25,31 @@ class Warmup(Schedule):
     """Ramps linearly up to another schedule, which then begins at its own step 0.
 
     ```
-    rate(step) = start + (schedule(0) - start) * step / steps    for step < steps
-    rate(step) = schedule(step - steps)                          from then on
+    rate(step) = start + (schedule(0) - start) * min(1, (step + ahead) / steps)    for step < steps
+    rate(step) = schedule(step - steps)                                            from then on
     ```
 
     The count of the wrapped schedule starts after the warmup, as in Keras's `CosineDecay` with
     `warmup_steps`: `Warmup(CosineDecay(0.1, 900), 100)` ends at step 1000. With `start=0` the first
-    update changes nothing but the optimizer's slots. Gradual warmup is from Goyal et al. 2017,
+    update changes nothing but the optimizer's slots; with `ahead=1` it is made at one step's worth
+    of the ramp, and the last step of the ramp at the full rate, as Horovod's
+    `LearningRateWarmupCallback` does. Gradual warmup is from Goyal et al. 2017,
     "Accurate, large minibatch SGD", section 2.2.
 
     Args:
         schedule: A `LearningRateSchedule`, or a learning rate to stay at.
         steps: Length of the ramp, in steps.
-        start: Learning rate of step 0.
+        start: Learning rate of step 0, or of the step before it with `ahead=1`.
+        ahead: By how many steps the ramp is ahead, from 0.
 
     Raises:
         TypeError: `schedule` is neither a schedule nor a number.
-        ValueError: `steps` is below 1, or a rate is negative or not finite.
+        ValueError: `steps` is below 1, `ahead` below 0, or a rate is negative or not finite.
     """
 
-    def __init__(self, schedule, steps, start=0.0):
+    def __init__(self, schedule, steps, start=0.0, ahead=0):
         super().__init__()
+        self.ahead = whole(ahead, "Warmup", "ahead", least=0)
         self.schedule = schedule_or_rate(schedule, "Warmup", "schedule")
         self.steps = whole(steps, "Warmup", "steps")
         self.start = rate(start, "Warmup", "start", zero=True)
@@ -56,12 +60,14 @@ class Warmup(Schedule):
         after = rate_at(self.schedule, tf.maximum(step - self.steps, 0))
         return tf.where(
             step < self.steps,
-            self.start + (after - self.start) * fraction(step, self.steps),
+            self.start + (after - self.start) * fraction(step + self.ahead, self.steps),
             after,
         )
 
     def get_config(self):
-        return {"schedule": serialized(self.schedule), "steps": self.steps, "start": self.start}
+        config = {"schedule": serialized(self.schedule), "steps": self.steps, "start": self.start}
+        # Left out where it says nothing, as checkpoints compare configurations.
+        return {**config, "ahead": self.ahead} if self.ahead else config
 
 
 @register

@@ -215,10 +215,8 @@ def find_plateaus(optimizer):
         optimizer: A Keras optimizer, or a wrapper with an `inner` one.
 
     Returns:
-        A list, outermost first.
+        A list, outermost first; of several optimizers those of all, one after the other.
     """
-    while hasattr(optimizer, "inner"):
-        optimizer = optimizer.inner
     found = []
 
     def walk(value):
@@ -231,7 +229,13 @@ def find_plateaus(optimizer):
             for child in value:
                 walk(child)
 
-    walk(getattr(optimizer, "_learning_rate", None))
+    optimizers = [optimizer]
+    while optimizers:
+        one = optimizers.pop(0)
+        while hasattr(one, "inner"):
+            one = one.inner
+        walk(getattr(one, "_learning_rate", None))
+        optimizers = [*getattr(one, "optimizers", ()), *optimizers]
     return found
 
 

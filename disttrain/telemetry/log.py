@@ -236,6 +236,8 @@ class RunLog:
             if step in histograms:
                 parts[metadata.HISTOGRAMS] = (run.histograms, histograms[step])
             plain = {name: quantities[i, QUANTITIES.index(name)] for name in self._plain()}
+            if math.isnan(plain.get("learning_rate", 0.0)):
+                del plain["learning_rate"]  # several optimizers have several
             records.append(recorder.Record(step, walls[i], parts, plain))
         self._recorder.write(records)
         if run.warns:

@@ -6,9 +6,11 @@ def all_checks():
     from tests.distributed import (
         checkpoint_checks,
         checks,
+        custom_checks,
         experiment_checks,
         feeding_checks,
         gradient_checks,
+        horovod_checks,
         telemetry_checks,
     )
 
@@ -16,6 +18,8 @@ def all_checks():
         checks,
         feeding_checks,
         gradient_checks,
+        custom_checks,
+        horovod_checks,
         telemetry_checks,
         checkpoint_checks,
         experiment_checks,

@@ -23,6 +23,8 @@ NAMES = (
     "schedules",
     "transfer",
     "bad_rate",
+    "gan",
+    "distillation",
 )
 
 
@@ -76,6 +78,16 @@ def shows_bad_rate(found):
     assert found["good"][1] > max(0.95, found["bad"][1])
 
 
+def shows_gan(found):
+    assert found["after"] < 0.5 * found["before"]
+    assert math.isfinite(found["loss"])
+
+
+def shows_distillation(found):
+    assert found["60 labels"] < 0.85
+    assert found["distilled"] > 0.95
+
+
 SHOWS = {name: globals()[f"shows_{name}"] for name in NAMES}
 
 
@@ -109,7 +121,14 @@ def on_one_device(name):
 @pytest.mark.parametrize(
     "name",
     representatives(
-        NAMES, "first_model", "switch_optimizer", "custom_optimizer", "batch_norm", "bad_rate"
+        NAMES,
+        "first_model",
+        "switch_optimizer",
+        "custom_optimizer",
+        "batch_norm",
+        "bad_rate",
+        "gan",
+        "distillation",
     ),
 )
 def test_on_one_device_it_shows_what_it_says(name):
