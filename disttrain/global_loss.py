@@ -22,8 +22,8 @@ def unpack(batch):
 def global_loss(task, batch, y_pred, rows, training, compiled=False):
     """This replica's share of the loss of the global batch, regularisation included.
 
-    Losses that layers add are taken as means over the examples of a batch, so each replica counts
-    them by its part of the examples. A regularizer's is equal on all replicas, and counted once.
+    Losses that layers add are sums or means over the examples of a batch. Each replica counts a
+    mean by its part of the examples. A regularizer's is equal on all replicas, and counted once.
 
     Args:
         task: A built `disttrain.task.Task`.
@@ -49,7 +49,15 @@ def global_loss(task, batch, y_pred, rows, training, compiled=False):
     total, shares = task.losses(y, y_pred, sample_weight, rows, replication)
     added = [_number(loss, replication) for loss in task.model.losses]
     if added:
-        total += tf.add_n(added) * (rows.local / rows.total)
+        means, sums = added, []
+        if replication.replicas > 1:
+            are_sums = task.losses_that_are_sums(len(added))
+            sums = [loss for loss, is_sum in zip(added, are_sums, strict=True) if is_sum]
+            means = [loss for loss, is_sum in zip(added, are_sums, strict=True) if not is_sum]
+        if means:
+            total += tf.add_n(means) * (rows.local / rows.total)
+        if sums:
+            total += tf.add_n(sums) * tf.cast(rows.local > 0, tf.float32)
     return total, shares
 
 

@@ -6,7 +6,7 @@ import numbers
 import keras
 import tensorflow as tf
 
-from disttrain import layer_metrics, layers
+from disttrain import added_losses, layer_metrics, layers
 from disttrain.compiled_metrics import CompiledMetrics
 from disttrain.keras_loss_scaling import unscaled
 from disttrain.losses import Losses
@@ -74,6 +74,7 @@ class Task:
         if self.metrics is not None:
             self._compiled_metrics = CompiledMetrics(self.metrics, replication)
         self.layer_metrics = []
+        self._inputs = self._sums = None
         self.takes_training = getattr(self.model, "_call_has_training_arg", True)
 
     def _compile(self, metrics, weighted_metrics):
@@ -131,6 +132,7 @@ class Task:
         Raises:
             ValueError: The data do not fit the model.
         """
+        self._inputs = spec[0]
         with self.replication.scope():
             if not self.built:
                 self._build_model(spec)
@@ -174,6 +176,16 @@ class Task:
             batch = tuple(symbolic(one) for one in spec)
             self.model._symbolic_build(data_batch=(*batch, None)[:3])
         return Losses(None, outputs, names, required=False)
+
+    def losses_that_are_sums(self, number):
+        """Which of the model's added losses are sums over examples, a list of so many booleans."""
+        if self._sums is None:
+            regularizers = sum(v.regularizer is not None for v in self.model.trainable_variables)
+            found = None
+            if number > regularizers:
+                found = added_losses.find_sums(self.model, self._inputs)
+            self._sums = found or [False] * number
+        return self._sums if len(self._sums) == number else [False] * number
 
     def _find_layer_metrics(self):
         self.layer_metrics = layer_metrics.find(self.model)

@@ -113,6 +113,33 @@ def test_a_layers_loss_of_several_numbers_is_refused_on_several_replicas(mirrore
     assert_same_weights(alone.model, expected)
 
 
+class SumsAndMeans(keras.layers.Layer):
+    """Adds a sum over the examples, as the documentation of `add_loss` does, and a mean."""
+
+    def call(self, x):
+        self.add_loss(0.01 * keras.ops.sum(keras.ops.square(x)))
+        self.add_loss(keras.ops.mean(keras.ops.abs(x)))
+        return x
+
+
+def sums_and_means():
+    dense = keras.layers.Dense(
+        3,
+        kernel_regularizer=keras.regularizers.L2(0.1),
+        activity_regularizer=keras.regularizers.L1(0.1),
+    )
+    return keras.Sequential([keras.Input((4,)), dense, SumsAndMeans()])
+
+
+@pytest.mark.graph
+def test_added_sums_and_means_and_regularizers_are_counted_once(mirrored):
+    expected = compiled(sums_and_means, loss="mse")
+    history = expected.fit(batches(X, Y), epochs=2, verbose=0).history
+    ours = trainer_of(sums_and_means, loss="mse", replication=mirrored(3))
+    assert_same_numbers(ours.fit(batches(X, Y), epochs=2, verbose=0).history, history)
+    assert_same_weights(ours.model, expected)
+
+
 @pytest.mark.graph
 def test_a_loss_that_needs_other_replicas_is_refused_under_xla():
     from disttrain.global_loss import _Unreachable

@@ -491,6 +491,22 @@ def own_start(replication, folder):
     return {"outputs": made.model(x).numpy()}
 
 
+class MeanOutputs(keras.metrics.Metric):
+    """Returns a dictionary with an array."""
+
+    def __init__(self, name="outputs", **options):
+        super().__init__(name=name, **options)
+        self.sums = self.add_variable((checks.CLASSES,), "zeros", name="sums")
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.sums.assign_add(keras.ops.sum(y_pred, axis=0))
+        self.count.assign_add(keras.ops.cast(keras.ops.shape(y_pred)[0], "float32"))
+
+    def result(self):
+        return {"mean_outputs": self.sums / self.count}
+
+
 def model_fit(replication, folder):
     """`Model.fit` with this process's part of each global batch."""
     logdir = os.path.join(folder, "run")
@@ -507,7 +523,8 @@ def model_fit(replication, folder):
             clip=disttrain.ClipByGlobalNorm(0.5),
             loss_scale="dynamic",
         )
-        model.compile(optimizer, checks.loss(), metrics=["accuracy"], auto_scale_loss=False)
+        metrics = ["accuracy", MeanOutputs()]
+        model.compile(optimizer, checks.loss(), metrics=metrics, auto_scale_loss=False)
     try:
         history = model.fit(
             examples.batch(rows.shape[1]),

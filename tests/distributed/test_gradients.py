@@ -190,7 +190,8 @@ def test_model_fit_with_the_callbacks_trains_as_one_device(outcome, alone, kind)
         for error in outcome.every("model-fit", "error"):
             assert "PerReplica" in str(error)
         return
-    for key in ("weights", "loss", "accuracy", "val_loss", "val_accuracy"):
+    metrics = ("loss", "accuracy", "mean_outputs")
+    for key in ("weights", *metrics, *(f"val_{name}" for name in metrics)):
         for value in outcome.every("model-fit", key):
             np.testing.assert_allclose(value, alone("model-fit", key), atol=1e-5)
 
