@@ -198,6 +198,8 @@ class TrainingLoop:
 
     def _agree_on_learning_rate(self):
         """Takes over the chief's learning rate where a callback has set it there alone."""
-        rate = self._task.optimizer.inner._learning_rate
-        if self._several and isinstance(rate, keras.Variable):
-            rate.assign(self._replication.all_gather(np.asarray(rate.numpy()))[0])
+        inner = self._task.optimizer.inner
+        for one in [inner, *getattr(inner, "optimizers", ())]:
+            rate = one._learning_rate
+            if self._several and isinstance(rate, keras.Variable):
+                rate.assign(self._replication.all_gather(np.asarray(rate.numpy()))[0])
