@@ -50,9 +50,10 @@ class Trainer(InferenceMethods):
 
     Args:
         build_model: A function that returns a `keras.Model`; called in the replication's scope.
-        optimizer: A Keras optimizer, its name, or a `DistributedOptimizer`. It belongs to this
-            trainer then; `trainer.optimizer.clone()` makes one for another trainer. With a `step`
-            also a dictionary from name to optimizer.
+        optimizer: A Keras optimizer, its name, a `DistributedOptimizer`, or what
+            `disttrain.optimizers.from_legacy` takes: an optimizer of the old API, or any object
+            with `apply_gradients`. It belongs to this trainer then; `trainer.optimizer.clone()`
+            makes one for another trainer. With a `step` also a dictionary from name to optimizer.
         loss: A `keras.losses.Loss`, its name, a function `(y_true, y_pred)`, or a list or
             dictionary of them for several outputs, by which names the targets and sample weights
             may come as well. Means are taken over the global batch.

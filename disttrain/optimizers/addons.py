@@ -173,6 +173,17 @@ class AddonsOptimizer(LegacyOptimizer):
             others.update(self._assignment.own_variables())
         return slots, others
 
+    @property
+    def optimizers(self):
+        """The optimizers of a `MultiOptimizer`, each with its learning rate.
+
+        Raises:
+            AttributeError: It is another optimizer.
+        """
+        if self._assignment is None:
+            raise AttributeError(f"{self._addons} holds no optimizers with rates of their own")
+        return self._assignment.optimizers
+
     def assign_average_vars(self, variables):
         """Sets variables to their averages; for `MovingAverage` and `SWA`.
 

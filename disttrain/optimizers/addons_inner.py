@@ -42,6 +42,8 @@ def as_inner(optimizer):
             f"the inner optimizer {inner.name!r} is inside of another one; hand in a new one"
         )
     vars(inner)["_is_inner"] = True
+    # Its state is saved as part of the outer one's.
+    vars(inner)["save_own_variables"] = vars(inner)["load_own_variables"] = lambda store: None
     for clip in ("clipnorm", "clipvalue", "global_clipnorm"):
         if getattr(inner, clip) is not None:
             raise ValueError(
@@ -113,6 +115,11 @@ class Assignment:
     def __init__(self, pairs):
         self._pairs = pairs
         self.specs = [{"optimizer": inner.wrapped, "weights": []} for inner, _ in pairs]
+
+    @property
+    def optimizers(self):
+        """The adapters of the optimizers, a list."""
+        return [inner for inner, _ in self._pairs]
 
     @classmethod
     def of(cls, pairs):

@@ -43,7 +43,8 @@ class DistributedOptimizer(DelegatingOptimizer):
     et al. 2020 do it: both expect of the loss what `"mean"` does.
 
     Args:
-        inner: A `keras.optimizers.Optimizer`, its configuration, or its name. Its own `clipnorm`,
+        inner: A `keras.optimizers.Optimizer`, its configuration, its name, or what
+            `disttrain.optimizers.from_legacy` takes. Its own `clipnorm`,
             `clipvalue`, `global_clipnorm`, `loss_scale_factor` and `gradient_accumulation_steps`
             are taken over and cleared, for Keras would apply them before the reduction. A
             `LossScaleOptimizer` is unwrapped.

@@ -4,8 +4,6 @@ Two kinds are taken: subclasses of Keras 2's optimizer (`add_slot`, `_resource_a
 `LegacyOptimizer` adapts, and objects of TensorFlow Core's style, which `legacy_core.py` adapts.
 """
 
-import inspect
-
 import keras
 import tensorflow as tf
 
@@ -35,11 +33,12 @@ def from_legacy(optimizer, *, name=None):
       says `tf.keras.optimizers.legacy.Optimizer`, import that with
       `disttrain.optimizers.legacy.import_legacy`, and it need not be changed.
     - **Any object with `apply_gradients(grads, vars)`** that updates `tf.Variable`s, as in
-      TensorFlow's guides. Its state is found among its attributes. An attribute `learning_rate`
-      or `lr` that is a number or a variable becomes the optimizer's. It is called once with
-      gradients of 1 when it is built, so that it creates its state, which then is set back; an
-      object that has a method `build(vars)` is asked to do so instead. What it changes in a step
-      must be `tf.Variable`s: Python numbers do not change inside of a `tf.function`.
+      TensorFlow's guides, or with `apply_gradients(grads_and_vars)`, as Keras's optimizers have
+      it. Its state is found among its attributes. An attribute `learning_rate` or `lr` that is a
+      number or a variable becomes the optimizer's. It is called once with gradients of 1 when it
+      is built, so that it creates its state, which then is set back; an object that has a method
+      `build(vars)` is asked to do so instead. What it changes in a step must be `tf.Variable`s:
+      Python numbers do not change inside of a `tf.function`.
 
     To have it saved with a model it needs `get_config`; to have it loaded in another process, its
     class has to be given in `custom_objects` or registered with Keras.
@@ -66,28 +65,17 @@ def from_legacy(optimizer, *, name=None):
         )
     if is_legacy(optimizer):
         return LegacyOptimizer(optimizer, name=name)
-    if _applies_grads_and_vars(optimizer):
+    if callable(getattr(optimizer, "apply_gradients", None)):
         return CoreOptimizer(optimizer, name=name)
     raise TypeError(
         "from_legacy takes a tf_keras.optimizers.legacy.Optimizer or an object with a method "
-        f"apply_gradients(grads, vars), not {optimizer!r}"
+        f"apply_gradients(grads, vars) or apply_gradients(grads_and_vars), not {optimizer!r}"
     )
 
 
 def is_legacy(optimizer):
     """Whether an object is an optimizer of Keras 2's old API."""
     return all(hasattr(type(optimizer), name) for name in _API)
-
-
-def _applies_grads_and_vars(optimizer):
-    apply = getattr(optimizer, "apply_gradients", None)
-    try:
-        inspect.signature(apply).bind("grads", "vars")
-    except (TypeError, ValueError):
-        return False
-    # `apply_gradients(grads_and_vars, name=None)` could be called with two arguments as well.
-    second = list(inspect.signature(apply).parameters.values())[1]
-    return second.default is second.empty
 
 
 @keras.saving.register_keras_serializable("disttrain")

@@ -1,6 +1,7 @@
-"""Optimizers in the style of TensorFlow Core: any object with `apply_gradients(grads, vars)`."""
+"""Optimizers in the style of TensorFlow Core: any object with `apply_gradients`."""
 
 import contextlib
+import inspect
 
 import keras
 import tensorflow as tf
@@ -18,7 +19,8 @@ class CoreOptimizer(Adapter):
     from their common gradients is assigned on each.
 
     Args:
-        optimizer: An object with `apply_gradients(grads, vars)`, and perhaps `build(vars)`.
+        optimizer: An object with `apply_gradients(grads, vars)` or
+            `apply_gradients(grads_and_vars)`, and perhaps `build(vars)`.
         learning_rate: A number, a schedule, or a function without arguments; by default the
             object's own.
         **options: `name`, `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`.
@@ -68,7 +70,7 @@ class CoreOptimizer(Adapter):
             return variable
 
         with tf.variable_creator_scope(create):
-            self.wrapped.apply_gradients([tf.ones_like(value) for value in values], values)
+            self._call([tf.ones_like(value) for value in values], values)
         for variable, value in before:
             variable.assign(value)
         for name, number in numbers.items():
@@ -88,10 +90,16 @@ class CoreOptimizer(Adapter):
             update, tf.distribute.get_strategy(), grads, tf.convert_to_tensor(learning_rate)
         )
 
+    def _call(self, grads, values):
+        if _takes_pairs(self.wrapped.apply_gradients):
+            self.wrapped.apply_gradients(list(zip(grads, values, strict=True)))
+        else:
+            self.wrapped.apply_gradients(grads, values)
+
     def _update(self, grads, values, rate):
         numbers = _numbers(self.wrapped)
         with self._with_rate(rate):
-            self.wrapped.apply_gradients(grads, values)
+            self._call(grads, values)
         changed = {
             name: number
             for name, number in _numbers(self.wrapped).items()
@@ -145,6 +153,18 @@ class CoreOptimizer(Adapter):
         make = getattr(kind, "from_config", None)
         optimizer = make(arguments) if make else kind(**arguments)
         return cls(optimizer, rate, **options)
+
+
+def _takes_pairs(apply_gradients):
+    """Whether a method takes `(grads_and_vars, ...)`, not `(grads, vars)`."""
+    parameters = list(inspect.signature(apply_gradients).parameters.values())
+    positional = [
+        one
+        for one in parameters
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) and one.default is one.empty
+    ]
+    several = any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    return len(positional) == 1 and not several
 
 
 def _rate_attribute(optimizer):

@@ -11,6 +11,7 @@ import warnings
 import keras
 
 from disttrain.gradients import clipping, loss_scale
+from disttrain.optimizers.legacy import from_legacy
 from disttrain.optimizers.missing import some
 from disttrain.replication import adoption
 
@@ -44,9 +45,12 @@ def separate(inner, clip, scale, accumulate_steps):
         )
         inner = inner.inner_optimizer
     if not isinstance(inner, keras.optimizers.Optimizer):
-        raise TypeError(
-            f"the optimizer must be a keras.optimizers.Optimizer or its name, not {inner!r}"
-        )
+        if isinstance(inner, type) or not callable(getattr(inner, "apply_gradients", None)):
+            raise TypeError(
+                "optimizer must be a keras.optimizers.Optimizer, its name, or an object with "
+                f"apply_gradients, such as an optimizer of the old API, not {inner!r}"
+            )
+        inner = from_legacy(inner)
     if clip is not None and not isinstance(clip, clipping.Clip):
         raise TypeError(
             f"clip must be a clip such as disttrain.ClipByGlobalNorm(1.0), not {clip!r}"

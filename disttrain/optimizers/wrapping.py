@@ -10,7 +10,7 @@ def wrapped(optimizer, replication, settings):
     """The optimizer in a wrapper that belongs to the replication, in its scope.
 
     Args:
-        optimizer: A Keras optimizer, its name or configuration, or a `DistributedOptimizer`.
+        optimizer: A `DistributedOptimizer`, or what it takes as `inner`.
         replication: A `disttrain.replication.Replication`.
         settings: Arguments of `DistributedOptimizer`, for one that is not wrapped yet.
 
@@ -19,7 +19,8 @@ def wrapped(optimizer, replication, settings):
         ValueError: It is wrapped, and there are settings that would have to go into the wrapper.
     """
     if isinstance(optimizer, DistributedOptimizer):
-        given = [name for name, value in settings.items() if value not in (None, 1)]
+        unset = {"accumulate_steps": 1}
+        given = [name for name, value in settings.items() if value != unset.get(name)]
         if given:
             raise ValueError(
                 f"the optimizer is a DistributedOptimizer, which has its own "
@@ -31,10 +32,6 @@ def wrapped(optimizer, replication, settings):
     with replication.scope():
         if isinstance(optimizer, (str, dict)):
             optimizer = keras.optimizers.get(optimizer)
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(
-            f"optimizer must be a keras.optimizers.Optimizer or its name, not {optimizer!r}"
-        )
     made = DistributedOptimizer(optimizer, replication=replication, **settings)
     inner = replication.adopt(made.inner)
     with replication.scope():

@@ -534,8 +534,8 @@ def test_a_core_optimizer_needs_no_tf_keras():
 # Bad input
 
 
-class TakesPairs:
-    def apply_gradients(self, grads_and_vars, name=None):
+class AppliesNothing:
+    def minimize(self, loss):
         pass
 
 
@@ -545,7 +545,7 @@ class TakesPairs:
     [
         (lambda: 3, "not 3"),
         (lambda: "sgd", "not 'sgd'"),
-        (TakesPairs, r"apply_gradients\(grads, vars\)"),
+        (AppliesNothing, r"apply_gradients\(grads, vars\)"),
         (lambda: PlainDescent, r"from_legacy\(PlainDescent\(\.\.\.\)\)"),
         (lambda: keras.optimizers.SGD(), "Keras 3 optimizer already"),
     ],
