@@ -31,6 +31,7 @@ from disttrain.telemetry import Telemetry
 from disttrain.telemetry.divergence import DivergenceCheck
 from disttrain.telemetry.log import RunLog
 from disttrain.train_step import TrainStep
+from disttrain.trainer_method import trainer_method
 
 
 class Trainer(InferenceMethods):
@@ -165,7 +166,7 @@ class Trainer(InferenceMethods):
         """What the health rules have warned of so far, a tuple of findings; on the chief."""
         return self._log.findings
 
-    @ambient.trainer_method
+    @trainer_method
     def fit(
         self,
         x,
@@ -372,7 +373,7 @@ class Trainer(InferenceMethods):
         history.on_train_end(logs)
         return self.model.history
 
-    @ambient.trainer_method
+    @trainer_method
     def lr_range(
         self,
         x,
@@ -392,7 +393,7 @@ class Trainer(InferenceMethods):
         self._prepare(feed)
         return sweep.run(self._task, feed, jit_compile=self._jit_compile, **options)
 
-    @ambient.trainer_method
+    @trainer_method
     def train_on_batch(
         self,
         x,
@@ -428,7 +429,7 @@ class Trainer(InferenceMethods):
         logs = on_batch.train(self._task, self._train_step, feed, self._log, self._observer)
         return logs if return_dict else on_batch.as_list(self._task, logs)
 
-    @ambient.trainer_method
+    @trainer_method
     def switch_optimizer(self, optimizer, *, carry_over=True, warmup_steps=0):
         """Goes on with another optimizer; weights, step count and the run's files stay.
 
@@ -457,7 +458,7 @@ class Trainer(InferenceMethods):
                 variables = self.model.trainable_variables
                 switching.carry_over(before, after, variables, carry_over, warmup_steps)
 
-    @ambient.trainer_method
+    @trainer_method
     def export(self, path):
         """Saves the whole model as a `.keras` file, on the chief; called by every process.
 
@@ -494,8 +495,15 @@ class Trainer(InferenceMethods):
         if self._train_step is None or changed or not same_variables:
             agreement.check_variables(self.replication, self.optimizer.variables, "the optimizer")
             self.replication.start_equal(self.optimizer.variables)
+            variables = self.model.trainable_variables
+            if not variables and self.replication.is_chief:
+                warnings.warn(
+                    "The model has no trainable variables: fit computes its loss and metrics, and "
+                    "changes nothing but the state of layers such as BatchNormalization.",
+                    stacklevel=3,
+                )
             self._observer = self._log.observer(
-                self._telemetry,
+                self._telemetry if variables else None,
                 self.optimizer,
                 self.model.trainable_variables,
                 self.steps_per_execution,
@@ -516,7 +524,7 @@ class Trainer(InferenceMethods):
         if every is None or self.replication.replicas == 1:
             return None
         equal = [v for v in self.model.trainable_variables if not self.optimizer.is_local(v)]
-        return DivergenceCheck(self.replication, equal, every)
+        return DivergenceCheck(self.replication, equal, every) if equal else None
 
     def _after_restore(self, callbacks, chosen):
         """Brings all processes to the state that a callback of the chief has restored."""
