@@ -7,13 +7,13 @@ import keras
 from disttrain import callbacks as callbacks_module
 from disttrain import on_batch
 from disttrain.progress import BatchProgress
-from disttrain.replication import ambient
+from disttrain.trainer_method import trainer_method
 
 
 class InferenceMethods:
     """What a trainer does without gradients."""
 
-    @ambient.trainer_method
+    @trainer_method
     def evaluate(
         self,
         x,
@@ -57,7 +57,7 @@ class InferenceMethods:
             logs = self._eval_loop.evaluate(feed, listed, progress)
         return logs if return_dict else on_batch.as_list(self._task, logs)
 
-    @ambient.trainer_method
+    @trainer_method
     def predict(self, x, *, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """Computes the model's outputs for all examples.
 
@@ -88,7 +88,7 @@ class InferenceMethods:
         with self._around("Prediction", feed, verbose, callbacks) as (listed, progress):
             return self._eval_loop.predict(feed, listed, progress)
 
-    @ambient.trainer_method
+    @trainer_method
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """Computes the loss and the metrics of one global batch, the same on every process.
 
@@ -106,7 +106,7 @@ class InferenceMethods:
         logs = self._eval_loop.evaluate(feed)
         return logs if return_dict else on_batch.as_list(self._task, logs)
 
-    @ambient.trainer_method
+    @trainer_method
     def predict_on_batch(self, x):
         """Computes the model's outputs for one global batch, the same on every process.
 

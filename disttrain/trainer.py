@@ -40,6 +40,7 @@ from disttrain.task import Task
 from disttrain.telemetry import Telemetry
 from disttrain.telemetry.divergence import DivergenceCheck
 from disttrain.telemetry.log import RunLog
+from disttrain.trainer_method import trainer_method
 
 
 class Trainer(InferenceMethods):
@@ -196,7 +197,7 @@ class Trainer(InferenceMethods):
         """What the health rules have warned of so far, a tuple of findings; on the chief."""
         return self._log.findings
 
-    @ambient.trainer_method
+    @trainer_method
     def fit(
         self,
         x,
@@ -403,7 +404,7 @@ class Trainer(InferenceMethods):
         history.on_train_end(logs)
         return self.model.history
 
-    @ambient.trainer_method
+    @trainer_method
     def lr_range(
         self,
         x,
@@ -423,7 +424,7 @@ class Trainer(InferenceMethods):
         self._prepare(feed)
         return sweep.run(self._task, feed, jit_compile=self._jit_compile, **options)
 
-    @ambient.trainer_method
+    @trainer_method
     def train_on_batch(
         self,
         x,
@@ -459,7 +460,7 @@ class Trainer(InferenceMethods):
         logs = on_batch.train(self._task, self._train_step, feed, self._log, self._observer)
         return logs if return_dict else on_batch.as_list(self._task, logs)
 
-    @ambient.trainer_method
+    @trainer_method
     def switch_optimizer(self, optimizer, *, carry_over=True, warmup_steps=0):
         """Goes on with another optimizer; weights, step count and the run's files stay.
 
@@ -491,7 +492,7 @@ class Trainer(InferenceMethods):
                 variables = self._task.trained_variables
                 switching.carry_over(before, after, variables, carry_over, warmup_steps)
 
-    @ambient.trainer_method
+    @trainer_method
     def export(self, path):
         """Saves the whole model as a `.keras` file, on the chief; called by every process.
 
@@ -529,10 +530,17 @@ class Trainer(InferenceMethods):
         if self._train_step is None or changed or not same_variables:
             agreement.check_variables(self.replication, self.optimizer.variables, "the optimizer")
             self.replication.start_equal(self.optimizer.to_broadcast(self.optimizer.variables))
+            variables = self._task.trained_variables
+            if not variables and self.replication.is_chief:
+                warnings.warn(
+                    "The model has no trainable variables: fit computes its loss and metrics, and "
+                    "changes nothing but the state of layers such as BatchNormalization.",
+                    stacklevel=3,
+                )
             self._observer = self._log.observer(
-                self._telemetry,
+                self._telemetry if variables else None,
                 self.optimizer,
-                self._task.trained_variables,
+                variables,
                 self.steps_per_execution,
             )
             self._check = self._divergence_check()
@@ -551,7 +559,7 @@ class Trainer(InferenceMethods):
         if every is None or self.replication.replicas == 1:
             return None
         equal = [v for v in self.model.trainable_variables if not self.optimizer.is_local(v)]
-        return DivergenceCheck(self.replication, equal, every)
+        return DivergenceCheck(self.replication, equal, every) if equal else None
 
     def _after_restore(self, callbacks, chosen):
         """Brings all processes to the state that a callback of the chief has restored."""

@@ -1,12 +1,14 @@
 """`class_weight` weighs examples as `Model.fit` does."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from disttrain.data.class_weights import ClassWeights
-from tests._support.covering import product
+from tests._support.covering import representatives
 from tests._support.tiny_models import (
     CROSSENTROPY,
     LABELS,
@@ -26,14 +28,17 @@ ONE_HOT = np.eye(3, dtype=np.float32)[LABELS]
 
 @pytest.mark.graph
 @pytest.mark.parametrize(
-    ("kind", "targets", "replicas"),
-    product(
-        kind=["arrays", "dataset", "function"],
-        targets=["flat", "column", "one-hot"],
-        replicas=[1, 3],
+    "case",
+    representatives(
+        itertools.product(["arrays", "dataset", "function"], ["flat", "column", "one-hot"], [1, 3]),
+        ("arrays", "flat", 3),
+        ("dataset", "one-hot", 3),
+        ("function", "column", 1),
     ),
+    ids=str,
 )
-def test_class_weights_train_as_in_keras(kind, targets, replicas, mirrored):
+def test_class_weights_train_as_in_keras(case, mirrored):
+    kind, targets, replicas = case
     y = {"flat": LABELS, "column": LABELS[:, None], "one-hot": ONE_HOT}[targets]
     one_hot = keras.losses.CategoricalCrossentropy(from_logits=True)
     loss = one_hot if targets == "one-hot" else CROSSENTROPY

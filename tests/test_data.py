@@ -320,15 +320,10 @@ def test_steps_come_from_the_data_or_from_the_user():
 X = np.zeros([6, 2], np.float32)
 
 
-def ragged():
-    return tf.data.Dataset.from_tensors(tf.ragged.constant([[1, 2], [3]]))
-
-
 @pytest.mark.unit
 @pytest.mark.parametrize(
     ("given", "options", "error", "message"),
     [
-        (ragged, {}, TypeError, r"RaggedTensorSpec.*to_tensor"),
         (lambda: tf.data.Dataset.range(3), {}, ValueError, r"not batched.*dataset\.batch"),
         (lambda: tf.data.Dataset.from_tensor_slices((X, X[:, :1])), {}, ValueError, r"not batched"),
         (lambda: dataset(X, size=2).take(0), {}, ValueError, r"dataset is empty"),

@@ -31,17 +31,21 @@ def normalizing():
     return keras.Sequential([keras.Input((4,)), layer])
 
 
-@SAID
-@pytest.mark.parametrize(
-    "options",
-    [
+#: A model, its targets and the trainer's options.
+CASES = {
+    "dense": (
+        frozen,
+        Y,
         {"loss_scale": "dynamic", "clip": disttrain.ClipByGlobalNorm(1.0), "jit_compile": True},
-        {"accumulate_steps": 2, "steps_per_execution": 2},
-    ],
-    ids=["scaled", "accumulated"],
-)
-@pytest.mark.parametrize(("build", "y"), [(frozen, Y), (normalizing, X)], ids=["dense", "norm"])
-def test_losses_metrics_and_state_are_those_of_keras(build, y, options):
+    ),
+    "norm": (normalizing, X, {"accumulate_steps": 2, "steps_per_execution": 2}),
+}
+
+
+@SAID
+@pytest.mark.parametrize("case", CASES)
+def test_losses_metrics_and_state_are_those_of_keras(case):
+    build, y, options = CASES[case]
     model = compiled(build, loss="mse", metrics=["mae"])
     expected = model.fit(X, y, validation_data=(X, y), **OPTIONS)
     trainer = trainer_of(build, loss="mse", metrics=["mae"], **options)

@@ -108,10 +108,14 @@ def test_evaluate_returns_a_list_in_the_order_of_keras():
     np.testing.assert_allclose(alone.evaluate(X, LABELS, return_dict=False), expected, **CLOSE)
 
 
-def test_batches_by_hand_train_and_evaluate_as_in_keras(one_or_two):
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
+def test_batches_by_hand_train_and_evaluate_as_in_keras(replicas, mirrored):
+    replication = "single" if replicas == 1 else mirrored(2)
     options = {"loss": "mse", "metrics": ["mae"], "optimizer": lambda: sgd(0.1, momentum=0.9)}
     model = compiled(**{**options, "optimizer": options["optimizer"]()})
-    trainer = trainer_of(replication=one_or_two, **{**options, "optimizer": sgd(0.1, momentum=0.9)})
+    trainer = trainer_of(
+        replication=replication, **{**options, "optimizer": sgd(0.1, momentum=0.9)}
+    )
     for rows in (slice(0, 4), slice(4, 10), slice(3, 6)):
         x, y, w = X[rows], Y[rows], WEIGHTS[rows]
         found = trainer.train_on_batch(x, y, sample_weight=w)

@@ -62,8 +62,8 @@ def numbers_read(feed, epoch, taken=0):
 
 @pytest.mark.parametrize(
     ("arrays", "replicas"),
-    [((X, LABELS), 1), ((X, LABELS, WEIGHTS), 2)],
-    ids=["single", "weighted"],
+    [pytest.param((X, LABELS), 1, marks=pytest.mark.exhaustive), ((X, LABELS, WEIGHTS), 2)],
+    ids=["plain", "weighted"],
 )
 def test_batches_and_hooks_come_as_in_keras(arrays, replicas, mirrored):
     replication = mirrored(2) if replicas == 2 else "single"

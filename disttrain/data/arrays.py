@@ -87,13 +87,43 @@ def _order(count):
 
 
 def _tensor(array):
-    array = array if tf.is_tensor(array) else np.asarray(array)
+    if hasattr(array, "tocsr") or isinstance(array, tf.SparseTensor):
+        raise TypeError(
+            f"a {type(array).__module__.partition('.')[0]} {type(array).__name__} is not taken as "
+            "an array. Make it dense, with toarray() or tf.sparse.to_dense, or let a "
+            "tf.data.Dataset yield batches that are tf.SparseTensor."
+        )
+    if isinstance(array, tf.RaggedTensor):
+        return array
+    if hasattr(array, "detach"):  # a PyTorch tensor, which may be on another device
+        array = array.detach().cpu().numpy()
+    array = array if tf.is_tensor(array) else _numpy(array)
     if array.dtype in (np.dtype("float64"), tf.float64):
         array = tf.cast(array, keras.config.floatx())
     tensor = tf.convert_to_tensor(array)
     if tensor.shape.rank == 0:
-        raise ValueError("fit, evaluate and predict need arrays with a first axis of examples")
+        raise ValueError(
+            "fit, evaluate and predict need arrays with a first axis of examples, not "
+            f"{array!r}; lists are a structure of arrays, so turn nested lists into an array with "
+            "np.asarray, and rows of different lengths into a tf.RaggedTensor"
+        )
     return tensor
+
+
+def _numpy(array):
+    try:
+        made = np.asarray(array)
+    except ValueError as error:
+        raise ValueError(
+            f"a {type(array).__name__} is no array ({error}); rows of different lengths go into a "
+            "tf.RaggedTensor, or are padded with keras.utils.pad_sequences"
+        ) from error
+    if made.dtype != object or all(isinstance(one, (str, bytes)) for one in made.ravel()):
+        return made
+    raise TypeError(
+        f"a {type(array).__name__} is no array of numbers or strings: {str(array)[:80]}. Give a "
+        "NumPy array, a tensor, a tf.data.Dataset, a PyDataset or a generator of batches."
+    )
 
 
 def split_off(x, y, sample_weight, part, validation_data):

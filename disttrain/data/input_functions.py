@@ -29,7 +29,7 @@ def from_function(function, topology, steps, training, all_gather, class_weights
         )
     if class_weights is not None:
         dataset = dataset.map(class_weights.weigh, num_parallel_calls=tf.data.AUTOTUNE)
-    batch = parts.check_batched(dataset.element_spec, alone, training)
+    batch = parts.check_batched(dataset.element_spec, alone, training, dense=True)
     own = parts.static_batch(dataset.element_spec)
     length = length_of(dataset)
     code = {None: -1, math.inf: -2}.get(length, length)

@@ -10,10 +10,10 @@ SMALL_BATCH = "is smaller than the number of replicas"
 def split(batch, topology, static_rows):
     """Cuts the rows of this process's replicas out of a global batch."""
     leaves = keras.tree.flatten(batch)
-    total = tf.shape(leaves[0])[0] if static_rows is None else static_rows
+    total = _rows(leaves[0]) if static_rows is None else static_rows
     places, counts = _places(total, topology, may_be_empty=static_rows is None)
     parts = [
-        keras.tree.map_structure(lambda leaf, a=start, b=stop: leaf[a:b], batch)
+        keras.tree.map_structure(lambda leaf, a=start, b=stop: _slice(leaf, a, b), batch)
         for start, stop in places
     ]
     return _element(parts, counts, total, leaves, topology)
@@ -32,6 +32,29 @@ def split_rows(rows, take, topology):
     first = [] if topology.processes == 1 else keras.tree.flatten(take(rows[:1]))
     parts = [take(rows[start:stop]) for start, stop in places]
     return _element(parts, counts, total, first, topology)
+
+
+def _rows(leaf):
+    """The rows of a dense, ragged or sparse tensor, an int32 scalar."""
+    if isinstance(leaf, tf.RaggedTensor):
+        return tf.cast(leaf.nrows(), tf.int32)
+    if isinstance(leaf, tf.SparseTensor):
+        return tf.cast(leaf.dense_shape[0], tf.int32)
+    return tf.shape(leaf)[0]
+
+
+def _slice(leaf, start, stop):
+    """Rows of a dense, ragged or sparse tensor."""
+    if not isinstance(leaf, tf.SparseTensor):
+        return leaf[start:stop]
+    rest = leaf.dense_shape[1:]
+    size = tf.concat([tf.cast([stop - start], tf.int64), rest], 0)
+    begin = tf.concat([tf.cast([start], tf.int64), tf.zeros_like(rest)], 0)
+    cut = tf.sparse.slice(leaf, begin, size)
+    # A slice does not know its own shape.
+    cut = tf.SparseTensor(cut.indices, cut.values, size)
+    cut.set_shape([None, *leaf.shape[1:]])
+    return cut
 
 
 def _places(total, topology, may_be_empty):
@@ -67,7 +90,7 @@ def whole(element):
     batch = as_tuple(element if type(element) is tuple else (element,))
     rows = static_batch(batch)
     if rows is None:
-        rows = tf.shape(keras.tree.flatten(batch)[0])[0]
+        rows = _rows(keras.tree.flatten(batch)[0])
     rows = tf.cast(rows, tf.float32)
     return {
         "parts": (batch,),
@@ -112,6 +135,12 @@ def spec(element_spec, replicas):
         shape = leaf.shape
         if shape.rank and shape[0] is not None:
             shape = [shape[0] // replicas, *shape[1:]]
+        if isinstance(leaf, tf.SparseTensorSpec):
+            return tf.SparseTensorSpec(shape, leaf.dtype)
+        if isinstance(leaf, tf.RaggedTensorSpec):
+            return tf.RaggedTensorSpec(
+                shape, leaf.dtype, leaf.ragged_rank, row_splits_dtype=leaf.row_splits_dtype
+            )
         return tf.TensorSpec(shape, leaf.dtype)
 
     whole = as_tuple(element_spec if type(element_spec) is tuple else (element_spec,))
@@ -136,15 +165,31 @@ def _fingerprint(leaves, topology):
     if topology.processes == 1:
         return tf.constant(0.0)
     # One row tells shuffled batches apart; whole numbers below 1021 add up exactly in float32.
-    first = [tf.io.serialize_tensor(leaf[:1]) for leaf in leaves]
+    first = [
+        tf.io.serialize_tensor(tensor)
+        for leaf in leaves
+        for tensor in tf.nest.flatten(_slice(leaf, 0, 1), expand_composites=True)
+    ]
     return tf.cast(tf.strings.to_hash_bucket_fast(tf.strings.join(first), 1021), tf.float32)
 
 
-def check_batched(spec, topology, training):
-    """Checks that leaves share a batch axis; returns its static size where replicas divide it."""
+def check_batched(spec, topology, training, dense=False):
+    """Checks that leaves share a batch axis; returns its static size where replicas divide it.
+
+    Args:
+        spec: The `element_spec` of a dataset.
+        topology: The process's `disttrain.replication.Topology`.
+        training: Whether a batch must fill every replica.
+        dense: Whether ragged and sparse tensors are refused.
+
+    Raises:
+        TypeError: There is something that cannot be cut.
+        ValueError: The dataset is not batched, or the batch too small.
+    """
     sizes = set()
     for path, leaf in keras.tree.flatten_with_path(spec):
-        if not isinstance(leaf, tf.TensorSpec):
+        cut = (tf.TensorSpec, *(() if dense else (tf.RaggedTensorSpec, tf.SparseTensorSpec)))
+        if not isinstance(leaf, cut):
             raise TypeError(
                 f"{'/'.join(map(str, path))} of the dataset is a {type(leaf).__name__}; make it a "
                 "dense tensor, with to_tensor() or tf.sparse.to_dense, before batching"

@@ -6,7 +6,6 @@ has a copy on each replica.
 """
 
 import contextlib
-import functools
 import os
 
 import tensorflow as tf
@@ -116,21 +115,6 @@ def leave(replication):
             yield
     finally:
         distribute_lib._pop_per_thread_mode()
-
-
-def trainer_method(method):
-    """A method that leaves a strategy's scope, and restarts with the processes that are left.
-
-    Args:
-        method: A method of an object with a `replication`.
-    """
-
-    @functools.wraps(method)
-    def wrapper(self, *args, **kwargs):
-        with leave(self.replication), self.replication.regrouping():
-            return method(self, *args, **kwargs)
-
-    return wrapper
 
 
 def _make_plain(next_creator, **options):

@@ -70,7 +70,7 @@ def test_a_strategy_of_one_process_is_refused_in_a_job_of_several(by, find, monk
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("name", ["auto", "mirrored"])
+@pytest.mark.parametrize("name", ["auto", pytest.param("mirrored", marks=pytest.mark.exhaustive)])
 def test_a_trainer_in_a_scope_evaluates_all_replicas(name, mirrored):
     def numbers(replication):
         trainer = trainer_of(replication=replication, metrics=["accuracy"])
