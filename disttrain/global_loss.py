@@ -75,7 +75,7 @@ def _number(loss, replication):
 def _by_the_model(task, batch, y_pred, rows, training, replication):
     """The share of what the model's own `compute_loss` returns for the global batch."""
     model = task.model
-    whole = GlobalBatch(replication, rows, "compute_loss")
+    whole = GlobalBatch(replication, rows, f"compute_loss.{task.losses.next_call()}")
 
     def gather(structure):
         return keras.tree.map_structure(

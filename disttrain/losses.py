@@ -9,6 +9,7 @@ Terms, names and shapes follow `keras.losses`.
 """
 
 import dataclasses
+import itertools
 import numbers
 
 import keras
@@ -76,6 +77,7 @@ class Losses:
             raise ValueError("no output has a loss; give loss= at least one that is not None")
         self._present = [term.output for term in self._terms]
         self._by_example = {}
+        self._calls = itertools.count()
 
     @property
     def names(self):
@@ -119,6 +121,7 @@ class Losses:
         weights = keras.tree.flatten(self.sample_weights(sample_weight))
         weights = weights if len(weights) == len(targets) else [None] * len(targets)
         predictions = keras.tree.flatten(y_pred)
+        call = self.next_call()
         parts = []
         for term in self._terms:
             y_true = targets[term.output]
@@ -128,10 +131,10 @@ class Losses:
                     "or set its loss to None"
                 )
             data = _Examples(y_true, predictions[term.output], weights[term.output])
-            parts.append(self._part(term, data, rows, replication))
+            parts.append(self._part(term, data, rows, replication, call))
         divisors = [part.local_divisor for part in parts if part.local_divisor is not None]
         if divisors:
-            divisors = list(_others(replication).reduce_sum(divisors, "divisors"))
+            divisors = list(_others(replication).reduce_sum(divisors, f"divisors.{call}"))
         shares = []
         for part in parts:
             divisor = part.divisor if part.local_divisor is None else divisors.pop(0)
@@ -141,15 +144,22 @@ class Losses:
         )
         return total, shares
 
-    def _part(self, term, data, rows, replication):
+    def next_call(self):
+        """A number for the names of what replicas exchange.
+
+        A step that computes the loss twice needs other names the second time.
+        """
+        return next(self._calls)
+
+    def _part(self, term, data, rows, replication, call):
         """The `_Part` of a term on this replica."""
         if replication is not None and replication.replicas == 1:
-            return _whole(term, data, rows, replication)
+            return _whole(term, data, rows, replication, call)
         shapes = (term.output, str(data.y_true.shape), str(data.y_pred.shape))
         if shapes not in self._by_example:
             self._by_example[shapes] = _is_computed_by_example(term.loss, data)
         if not self._by_example[shapes]:
-            return _whole(term, data, rows, _others(replication))
+            return _whole(term, data, rows, _others(replication), call)
         return _own(term, data, rows)
 
 
@@ -193,9 +203,9 @@ def _own(term, data, rows):
     return _Part(numerator, divisor=elements * rows.total)
 
 
-def _whole(term, data, rows, replication):
+def _whole(term, data, rows, replication, call):
     """The part of any loss, from the examples of all replicas."""
-    batch = GlobalBatch(replication, rows, f"loss.{term.output}")
+    batch = GlobalBatch(replication, rows, f"loss.{term.output}.{call}")
     mask, weight = data.mask, data.sample_weight
     y_true, y_pred = _cast(term.loss, data)
     # NCCL and Gloo gather float32; labels below 2^24 are exact in it, and the loss casts them.
