@@ -261,13 +261,15 @@ class DistributedOptimizer(DelegatingOptimizer):
             The loss times the loss scale and, under `tf.distribute`, times the number of replicas
             by which Keras has divided it.
         """
-        factor = self.current_loss_scale()
+        scale, replicas = tf.cast(self.current_loss_scale(), loss.dtype), 1.0
         if tf.distribute.has_strategy():
-            factor *= tf.distribute.get_strategy().num_replicas_in_sync
+            replicas = float(tf.distribute.get_strategy().num_replicas_in_sync)
         if self.observer is not None:
-            replicas = factor / self.current_loss_scale()
             self.observer.note("loss", tf.cast(loss, tf.float32) * replicas)
-        return loss * tf.cast(factor, loss.dtype)
+        if loss.dtype == tf.float64:
+            # Keras divides by the number in float32, here too.
+            replicas = 1.0 / float(np.float32(1.0 / replicas))
+        return loss * (scale * tf.constant(replicas, loss.dtype))
 
     def apply(self, grads, trainable_variables=None, recompute=None):
         """Reduces the gradients over all replicas and makes one update.
