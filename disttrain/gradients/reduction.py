@@ -40,8 +40,13 @@ class Reduction:
             )
         if compression not in COMPRESSIONS:
             raise ValueError(f"unknown compression {compression!r}; choose None, 'fp16' or 'bf16'")
-        if groups is not None and (isinstance(groups, bool) or int(groups) != groups or groups < 1):
-            raise ValueError(f"groups must be a whole number from 1 or None, not {groups!r}")
+        if groups is not None and (
+            isinstance(groups, bool) or not isinstance(groups, int) or groups < 1
+        ):
+            raise ValueError(
+                "groups must be a whole number from 1, in how many groups the gradients travel, or "
+                f"None, not {groups!r}"
+            )
         if kind == "adasum" and compression is not None:
             raise ValueError(
                 f"Adasum looks at angles between gradients, which compression={compression!r} "

@@ -124,6 +124,8 @@ class DistributedOptimizer(DelegatingOptimizer):
         self._scale_is_built = False
         self.missing = MissingGradients()
         self._loaded = None
+        # Not as an attribute that Keras tracks, because they are not the optimizer's.
+        self.__dict__["_shown_variables"] = {}
         self.ema_overwrite_frequency = taking_over.ema_overwrite_frequency(inner)
         taking_over.silence(inner)
 
@@ -194,9 +196,10 @@ class DistributedOptimizer(DelegatingOptimizer):
         """
         if self.built:
             return
+        variables = self._as_keras(variables)
         taking_over.check_belongs(self.inner, variables, self._distribution_strategy)
         if not self.inner.built:
-            self.inner.build(variables)
+            taking_over.build(self.inner, variables)
             self.inner.was_merged = taking_over.MERGED in (self._loaded or ())
             taking_over.load_what_came_before_build(self.inner)
         self._build_loss_scale()
@@ -255,12 +258,15 @@ class DistributedOptimizer(DelegatingOptimizer):
         """Multiplies a replica's loss as `apply` expects it.
 
         Args:
-            loss: A replica's loss, a floating scalar, as Keras's loss objects return it.
+            loss: A replica's loss, a scalar, as Keras's loss objects return it.
 
         Returns:
             The loss times the loss scale and, under `tf.distribute`, times the number of replicas
             by which Keras has divided it.
         """
+        loss = tf.convert_to_tensor(loss)
+        if not loss.dtype.is_floating:
+            loss = tf.cast(loss, keras.config.floatx())
         scale, replicas = tf.cast(self.current_loss_scale(), loss.dtype), 1.0
         if tf.distribute.has_strategy():
             replicas = float(tf.distribute.get_strategy().num_replicas_in_sync)
@@ -340,6 +346,7 @@ class DistributedOptimizer(DelegatingOptimizer):
 
     def accumulate(self, gradients, variables, weight=1.0):
         """Adds a micro-batch's gradients on this replica; see `Accumulator.add`."""
+        variables = self._as_keras(variables)
         self._build_if_needed(variables)
         return self.accumulator.add(gradients, variables, weight)
 
@@ -377,6 +384,7 @@ class DistributedOptimizer(DelegatingOptimizer):
         Raises:
             ValueError: As for `apply`.
         """
+        variables = self._as_keras(variables)
         self._build_if_needed(variables)
         recompute = self.missing.leave_out_of(recompute, variables)
         grads, variables = self.missing.leave_out(grads, variables)
@@ -430,19 +438,35 @@ class DistributedOptimizer(DelegatingOptimizer):
         """Whether each replica keeps this variable for itself."""
         path = getattr(variable, "path", "")
         return any(
-            fnmatch.fnmatch(path, entry) if isinstance(entry, str) else entry is variable
+            fnmatch.fnmatch(path, entry)
+            if isinstance(entry, str)
+            else entry is variable or entry is getattr(variable, "value", None)
             for entry in self.local_variables
         )
 
     def _variables_or_built(self, variables):
         if variables is not None:
-            return list(variables)
+            return self._as_keras(variables)
         if not self.built:
             raise ValueError(
                 "the optimizer does not know its variables yet: hand them to apply(grads, "
                 "variables) or call build(variables) first"
             )
         return self._trainable_variables
+
+    def _as_keras(self, variables):
+        """The variables, with a `keras.Variable` of the same value for each `tf.Variable`."""
+        return [v if isinstance(v, keras.Variable) else self._shown(v) for v in variables]
+
+    def _shown(self, variable):
+        key = self._var_key(variable)
+        if key not in self._shown_variables:
+            name = variable.name.partition(":")[0].replace("/", "_")
+            with tf.init_scope():
+                self._shown_variables[key] = keras.Variable(
+                    variable, dtype=variable.dtype.base_dtype.name, name=name
+                )
+        return self._shown_variables[key]
 
     def _build_if_needed(self, variables):
         if not self.built:
