@@ -152,6 +152,7 @@ class Task:
 
     def _call_symbolically(self, spec):
         _check_rank(self.model, spec[0])
+        _check_batch_size(self.model, self.replication)
         outputs = self.model(symbolic(spec[0]))
         self._after_first_call()
         return outputs
@@ -309,6 +310,17 @@ def _check_rank(model, spec):
             raise ValueError(
                 f"the dataset is not batched: the model takes {tuple(expected.shape)} and an "
                 f"element is {tuple(leaf.shape)}; call dataset.batch(global batch size)"
+            )
+
+
+def _check_batch_size(model, replication):
+    """Refuses a fixed batch size where each replica sees a part of the batch."""
+    for one in getattr(model, "inputs", None) or ():
+        if replication.replicas > 1 and one.shape[0] is not None:
+            raise ValueError(
+                f"the model's input {one.name!r} has the fixed shape {tuple(one.shape)}, but each "
+                f"of {replication.replicas} replicas sees a part of the batch; leave the batch "
+                "size open, with keras.Input(shape), or use one replica, as a stateful layer needs"
             )
 
 

@@ -23,7 +23,8 @@ class Reduced:
 
     Attributes:
         sums: Gradients as they were reduced.
-        unscale: What makes the gradients of the sums, a float32 scalar, or `None` for 1.
+        unscale: What makes the gradients of the sums, a scalar, float64 if one of them is, else
+            float32; or `None` for 1.
         factors: What the clip multiplies the gradients by, float32 of shape `[len(sums)]`, or
             `None` for 1.
         norms: L2 norms of the gradients before this clip, float32 of shape `[len(sums)]`.
@@ -116,8 +117,11 @@ class GradientPath:
 
         unscale = None
         if scale is not None or divisor != 1:
-            unscale = tf.cast(1.0 / ((1.0 if scale is None else scale) * divisor), tf.float32)
-            norms *= unscale
+            # A third in float32 would take half of the digits of a float64 gradient.
+            wide = any(gradient.dtype == tf.float64 for gradient in sums)
+            scale = tf.cast(1.0 if scale is None else scale, tf.float64 if wide else tf.float32)
+            unscale = 1.0 / (scale * divisor)
+            norms *= tf.cast(unscale, tf.float32)
         factors, factor = None, tf.constant(1.0)
         if before:
             *extras, factor = extras

@@ -42,7 +42,10 @@ class Reduction:
             raise ValueError(f"unknown compression {compression!r}; choose None, 'fp16' or 'bf16'")
         is_number = isinstance(groups, (int, float)) and not isinstance(groups, bool)
         if groups is not None and not (is_number and int(groups) == groups and groups >= 1):
-            raise ValueError(f"groups must be a whole number from 1 or None, not {groups!r}")
+            raise ValueError(
+                "groups must be a whole number from 1, in how many groups the gradients travel, or "
+                f"None, not {groups!r}"
+            )
         if kind == "adasum" and compression is not None:
             raise ValueError(
                 f"Adasum looks at angles between gradients, which compression={compression!r} "

@@ -132,6 +132,8 @@ class DistributedOptimizer(DelegatingOptimizer):
         self._scale_is_built = False
         self.missing = MissingGradients()
         self._loaded = None
+        # Not as an attribute that Keras tracks, because they are not the optimizer's.
+        self.__dict__["_shown_variables"] = {}
         self.ema_overwrite_frequency = taking_over.ema_overwrite_frequency(inner)
         taking_over.silence(inner)
 
@@ -203,10 +205,11 @@ class DistributedOptimizer(DelegatingOptimizer):
         """
         if self.built:
             return
+        variables = self._as_keras(variables)
         self._local.check(variables)
         taking_over.check_belongs(self.inner, variables, self._distribution_strategy)
         if not self.inner.built:
-            self.inner.build(variables)
+            taking_over.build(self.inner, variables)
             self.inner.was_merged = taking_over.MERGED in (self._loaded or ())
             taking_over.load_what_came_before_build(self.inner)
         self._build_loss_scale()
@@ -266,19 +269,24 @@ class DistributedOptimizer(DelegatingOptimizer):
         """Multiplies a replica's loss as `apply` expects it.
 
         Args:
-            loss: A replica's loss, a floating scalar, as Keras's loss objects return it.
+            loss: A replica's loss, a scalar, as Keras's loss objects return it.
 
         Returns:
             The loss times the loss scale and, under `tf.distribute`, times the number of replicas
             by which Keras has divided it.
         """
-        factor = self.current_loss_scale()
+        loss = tf.convert_to_tensor(loss)
+        if not loss.dtype.is_floating:
+            loss = tf.cast(loss, keras.config.floatx())
+        scale, replicas = tf.cast(self.current_loss_scale(), loss.dtype), 1.0
         if tf.distribute.has_strategy():
-            factor *= tf.distribute.get_strategy().num_replicas_in_sync
+            replicas = float(tf.distribute.get_strategy().num_replicas_in_sync)
         if self.observer is not None:
-            replicas = factor / self.current_loss_scale()
             self.observer.note("loss", tf.cast(loss, tf.float32) * replicas)
-        return loss * tf.cast(factor, loss.dtype)
+        if loss.dtype == tf.float64:
+            # Keras divides by the number in float32, here too.
+            replicas = 1.0 / float(np.float32(1.0 / replicas))
+        return loss * (scale * tf.constant(replicas, loss.dtype))
 
     def apply(self, grads, trainable_variables=None, recompute=None):
         """Reduces the gradients over all replicas and makes one update.
@@ -352,6 +360,7 @@ class DistributedOptimizer(DelegatingOptimizer):
 
     def accumulate(self, gradients, variables, weight=1.0, after=()):
         """Adds a micro-batch's gradients on this replica; see `Accumulator.add`."""
+        variables = self._as_keras(variables)
         self._build_if_needed(variables)
         return self.accumulator.add(gradients, variables, weight, after)
 
@@ -389,6 +398,7 @@ class DistributedOptimizer(DelegatingOptimizer):
         Raises:
             ValueError: As for `apply`.
         """
+        variables = self._as_keras(variables)
         self._build_if_needed(variables)
         recompute = self.missing.leave_out_of(recompute, variables)
         grads, variables = self.missing.leave_out(grads, variables)
@@ -462,13 +472,27 @@ class DistributedOptimizer(DelegatingOptimizer):
 
     def _variables_or_built(self, variables):
         if variables is not None:
-            return list(variables)
+            return self._as_keras(variables)
         if not self.built:
             raise ValueError(
                 "the optimizer does not know its variables yet: hand them to apply(grads, "
                 "variables) or call build(variables) first"
             )
         return self._trainable_variables
+
+    def _as_keras(self, variables):
+        """The variables, with a `keras.Variable` of the same value for each `tf.Variable`."""
+        return [v if isinstance(v, keras.Variable) else self._shown(v) for v in variables]
+
+    def _shown(self, variable):
+        key = self._var_key(variable)
+        if key not in self._shown_variables:
+            name = variable.name.partition(":")[0].replace("/", "_")
+            with tf.init_scope():
+                self._shown_variables[key] = keras.Variable(
+                    variable, dtype=variable.dtype.base_dtype.name, name=name
+                )
+        return self._shown_variables[key]
 
     def _build_if_needed(self, variables):
         if not self.built:

@@ -107,6 +107,23 @@ def check_belongs(inner, variables, strategy):
         )
 
 
+def build(inner, variables):
+    """Builds an optimizer.
+
+    Raises:
+        ValueError: It begins with the variables' values, which they do not have yet.
+    """
+    try:
+        inner.build(variables)
+    except ValueError as error:
+        if all(bool(variable.value.is_initialized()) for variable in variables):
+            raise
+        raise ValueError(
+            f"{type(inner).__name__} begins with the model's weights, which have no values yet "
+            "while a step is traced; give the model an Input, or call it once, before fit"
+        ) from error
+
+
 def check_exclusions(inner, model):
     """Raises a `ValueError` if variables of another model are excluded from weight decay."""
     for one in adoption.parts(inner):

@@ -142,6 +142,34 @@ def test_a_loop_by_hand_with_keras_losses_under_mirrored_is_the_mean(mirrored):
 
 
 @pytest.mark.graph
+def test_float64_keeps_its_digits_on_three_replicas(mirrored):
+    """A third in float32 takes half of them; Keras's own division by the replicas, too."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 4)), rng.normal(size=(12, 2))
+    start = [rng.normal(size=(4, 2)), rng.normal(size=2)]
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(6)
+
+    def weights(scope, wrap):
+        with scope:
+            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+            model.set_weights(start)
+            model.compile(wrap(keras.optimizers.SGD(0.1)), "mse", jit_compile=False)
+        model.fit(data, verbose=0)
+        return checks.flat(model.trainable_variables)
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        expected = weights(plain(), lambda inner: inner)
+        found = weights(mirrored(3).scope(), disttrain.DistributedOptimizer)
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy(policy)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.graph
 def test_the_loss_scale_is_read_at_each_step_even_if_traced_before_the_first():
     variable = keras.Variable([0.0])
     optimizer = disttrain.DistributedOptimizer(

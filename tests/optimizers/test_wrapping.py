@@ -5,6 +5,7 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import disttrain
 from tests._support.tiny_models import (
@@ -175,3 +176,79 @@ def test_lookahead_around_several_optimizers_sums_once(mirrored):
     for adopt in (False, True):
         weights, _ = steps.together(mirrored(2), make, 4, adopt=adopt)
         steps.assert_close(weights, expected)
+
+
+# Variables, losses and settings of other kinds
+
+
+KINDS_OF_OPTIONS = [
+    {},
+    {"clip": disttrain.ClipByGlobalNorm(0.1)},
+    {"accumulate_steps": 2},
+    {"loss_scale": "dynamic"},
+]
+
+
+@pytest.mark.graph
+@pytest.mark.parametrize("options", KINDS_OF_OPTIONS, ids=str)
+@pytest.mark.parametrize("make", [sgd, lambda: disttrain.optimizers.Lookahead(sgd(), 2)])
+def test_variables_of_tensorflow_train_as_those_of_keras(make, options, one_or_two):
+    from disttrain.replication import resolve
+
+    replication = resolve(one_or_two)
+
+    def after(variable):
+        with replication.scope():
+            first, second = variable([1.0, 2.0]), keras.Variable([3.0])
+            optimizer = disttrain.DistributedOptimizer(make(), replication=replication, **options)
+            optimizer.build([first, second])
+        parts = [tf.constant([float(i), -1.0]) for i in range(replication.replicas)]
+
+        def on_replica(part):
+            scale = optimizer.current_loss_scale()
+            optimizer.apply([part * scale, tf.constant([1.0]) * scale], [first, second])
+
+        step = tf.function(lambda: replication.run(on_replica, parts), autograph=False)
+        for _ in range(4):
+            step()
+        return [first.numpy(), second.numpy()]
+
+    for ours, theirs in zip(after(tf.Variable), after(keras.Variable), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+        assert np.abs(theirs - 3.0).max() > 0.01
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("loss", [1.0, 1, np.float32(1)])
+def test_a_number_can_be_scaled_as_a_loss(loss):
+    optimizer = disttrain.DistributedOptimizer(sgd(), loss_scale=4.0, replication="single")
+    assert float(optimizer.scale_loss(loss)) == 4.0
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("groups", [[["a"], ["b"]], 0, 1.5, "two", True])
+def test_groups_are_a_number(groups):
+    with pytest.raises(ValueError, match="groups must be a whole number"):
+        disttrain.DistributedOptimizer(sgd(), groups=groups)
+
+
+@pytest.mark.graph
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "ScheduleFreeAdamW"), reason="this Keras has no such optimizer"
+)
+def test_an_optimizer_that_begins_with_the_weights_wants_a_built_model():
+    inner = keras.optimizers.ScheduleFreeAdamW(0.1)
+    model = keras.Sequential([keras.layers.Dense(3)])
+    model.compile(disttrain.DistributedOptimizer(inner, replication="single"), "mse")
+    with pytest.raises(ValueError, match="give the model an Input"):
+        model.fit(X, np.zeros((len(X), 3)), verbose=0)
+
+
+@pytest.mark.unit
+def test_a_fixed_batch_size_is_refused_on_several_replicas(mirrored):
+    def build():
+        return keras.Sequential([keras.Input(batch_shape=(4, 4)), keras.layers.Dense(3)])
+
+    trainer = trainer_of(build, replication=mirrored(2))
+    with pytest.raises(ValueError, match=r"fixed shape \(4, 4\), but each of 2 replicas"):
+        trainer._task.build([tf.TensorSpec((None, 4)), tf.TensorSpec((None,))])
