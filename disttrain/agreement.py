@@ -31,7 +31,8 @@ def check_variables(replication, variables, of):
     own = [describe(variable) for variable in variables]
     digest = hashlib.sha256("\n".join(own).encode()).digest()
     # Not every collective knows bytes.
-    digests = replication.all_gather(np.frombuffer(digest, np.uint8).astype(np.int32))
+    with replication.pulse.waiting(f"the comparison of the variables of {of}"):
+        digests = replication.all_gather(np.frombuffer(digest, np.uint8).astype(np.int32))
     if (digests == digests[0]).all():
         return
     found = differences(_gathered(replication, own))
@@ -54,7 +55,8 @@ def check_batches(replication, batches):
     if replication.topology.processes == 1:
         return
     own = np.asarray(-1 if batches is None else batches, np.int64)
-    found = replication.all_gather(own).tolist()
+    with replication.pulse.waiting("the comparison of the number of batches"):
+        found = replication.all_gather(own).tolist()
     rank = next((rank for rank, number in enumerate(found) if number != found[0]), None)
     if rank is not None:
         one, other = ("unknown" if number < 0 else number for number in (found[rank], found[0]))

@@ -32,11 +32,15 @@ from disttrain.train_step import TrainStep
 
 
 def _regrouping(method):
-    """Lets a method begin anew with the processes that are left, in an elastic job."""
+    """Lets a method begin anew with the processes that are left, in an elastic job.
+
+    While it runs, the processes find the one that all wait for.
+    """
 
     @functools.wraps(method)
     def wrapper(self, *args, **kwargs):
         with self.replication.regrouping():
+            heartbeat.listen(self.replication, self._hang_seconds, self._hung)
             return method(self, *args, **kwargs)
 
     return wrapper
@@ -70,8 +74,10 @@ class Trainer:
         logdir: The run's directory, or `None` to write no files.
         checkpoint: A `disttrain.Checkpoint`: `fit` saves what it takes to go on, and goes on from
             the newest one in the directory; or `None`.
-        hang_seconds: Seconds that a process may wait for the others in one step, or `None` for
-            ever. Then the one that they wait for is named with its last step, and the job ends.
+        hang_seconds: Seconds that a process may wait for the others, in a step or while a training
+            is set up, or `None` for ever. Then the one that they wait for is named with its last
+            step and with what they wait for, and the job ends. It counts from the first exchange
+            of the trainer on; where no process can be named, it is three times as long.
         seed: Seeds Python, NumPy and TensorFlow before the model is built, and the order of
             arrays; `None` leaves them alone.
 
@@ -133,6 +139,7 @@ class Trainer:
         if hang_seconds is not None and not hang_seconds > 0:
             raise ValueError(f"hang_seconds must be above 0 or None, not {hang_seconds!r}")
         self._hang_seconds = hang_seconds
+        self._run = None
         if self.replication.regroups and checkpoint is None:
             raise ValueError(
                 "an elastic job goes on from its last checkpoint when ranks die or join: give the "
@@ -144,12 +151,14 @@ class Trainer:
             "accumulate_steps": accumulate_steps,
             "compression": compression,
         }
-        optimizer = wrapping.wrapped(optimizer, self.replication, self._settings)
-        self._task = Task(build_model, optimizer, loss, metrics, self.replication, precision)
+        with self.replication.regrouping():
+            heartbeat.listen(self.replication, hang_seconds, self._hung)
+        with self._waiting_for_variables("the creation of the model's variables"):
+            optimizer = wrapping.wrapped(optimizer, self.replication, self._settings)
+            self._task = Task(build_model, optimizer, loss, metrics, self.replication, precision)
         self._feeds = Feeds(self.replication, seed)
         goes_on = checkpoint is not None and bool(Store(checkpoint).names())
         self._log = RunLog.open(logdir, self.replication, goes_on)
-        self._run = None
         if checkpoint is not None:
             self._run = Run(checkpoint, self.replication, self._log, seed)
         self._train_step = self._train_feed = self._observer = self._check = None
@@ -266,8 +275,7 @@ class Trainer:
         surroundings = contextlib.nullcontext()
         if self._run is not None:
             surroundings = self._run.fit(self._task, batches, epochs)
-        listening = heartbeat.listening(self.replication, self._hang_seconds, self._hung)
-        with surroundings, listening, contextlib.closing(batches):
+        with surroundings, contextlib.closing(batches):
             if learning_rate is not None:
                 resumed = self._run is not None and self._run.goes_on()
                 say = automatic.choose(self._task, trial, updates, resumed, self._jit_compile)
@@ -278,6 +286,12 @@ class Trainer:
             return self._train(
                 batches, epochs, initial_epoch, validation, validation_freq, callbacks, verbose
             )
+
+    def _waiting_for_variables(self, what):
+        """Around what creates variables, where the processes exchange each one's first value."""
+        if hasattr(self.replication, "strategy"):
+            return self.replication.pulse.waiting(what)
+        return contextlib.nullcontext()
 
     def _hung(self, rank, error):
         """Says on the disk which process has held the others up."""
@@ -452,12 +466,15 @@ class Trainer:
             raise ValueError(
                 "the data have no targets: fit and evaluate need (x, y) or (x, y, sample_weight)"
             )
-        self._task.build(feed.spec, training)
+        with self._waiting_for_variables("the creation of the optimizer's variables"):
+            self._task.build(feed.spec, training)
         if not self._ready:
             self._ready = True
             kernels.agree(self.replication)
             agreement.check_variables(self.replication, self.model.variables, "the model")
-            self.replication.start_equal(self.optimizer.to_broadcast(self.model.variables))
+            shared = self.optimizer.to_broadcast(self.model.variables)
+            with self.replication.pulse.waiting("the broadcast of the chief's weights"):
+                self.replication.start_equal(shared)
             layers.refresh(self.model)
             self._task.spread_seeds()
         if not training:
@@ -470,7 +487,9 @@ class Trainer:
         ] == [id(v) for v in self.model.trainable_variables]
         if self._train_step is None or changed or not same_variables:
             agreement.check_variables(self.replication, self.optimizer.variables, "the optimizer")
-            self.replication.start_equal(self.optimizer.to_broadcast(self.optimizer.variables))
+            shared = self.optimizer.to_broadcast(self.optimizer.variables)
+            with self.replication.pulse.waiting("the broadcast of the chief's optimizer state"):
+                self.replication.start_equal(shared)
             self._observer = self._log.observer(
                 self._telemetry,
                 self.optimizer,
@@ -519,7 +538,7 @@ class Trainer:
         for number, element in enumerate(elements(feed)):
             if callbacks is not None:
                 callbacks.on_test_batch_begin(number)
-            with self.replication.pulse.waiting():
+            with self.replication.pulse.waiting("a step of the evaluation"):
                 step.execute(element)
             if callbacks is not None:
                 callbacks.on_test_batch_end(number, {})

@@ -17,6 +17,11 @@ def gather(replication, data):
     """
     if replication.topology.processes == 1:
         return [data]
+    with replication.pulse.waiting("an exchange about files"):
+        return _gathered(replication, data)
+
+
+def _gathered(replication, data):
     sizes = replication.all_gather(np.asarray([len(data)], np.int64))[:, 0]
     # Whole 32-bit numbers travel everywhere; lengths are made equal, as gathers need.
     padded = np.zeros(-(-max(int(sizes.max()), 1) // 4) * 4, np.uint8)
