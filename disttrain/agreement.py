@@ -31,7 +31,8 @@ def check_variables(replication, variables, of):
     own = [describe(variable) for variable in variables]
     digest = hashlib.sha256("\n".join(own).encode()).digest()
     # Not every collective knows bytes.
-    digests = replication.all_gather(np.frombuffer(digest, np.uint8).astype(np.int32))
+    with replication.pulse.waiting(f"the comparison of the variables of {of}"):
+        digests = replication.all_gather(np.frombuffer(digest, np.uint8).astype(np.int32))
     if (digests == digests[0]).all():
         return
     found = differences(_gathered(replication, own))
@@ -55,7 +56,8 @@ def check_batches(replication, batches, in_pass=None):
     if replication.topology.processes == 1:
         return
     own = [-1 if number is None else number for number in (batches, in_pass)]
-    gathered = replication.all_gather(np.asarray(own, np.int64)).T.tolist()
+    with replication.pulse.waiting("the comparison of the number of batches"):
+        gathered = replication.all_gather(np.asarray(own, np.int64)).T.tolist()
     for found in gathered:
         rank = next((rank for rank, number in enumerate(found) if number != found[0]), None)
         if rank is None:

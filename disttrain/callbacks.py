@@ -113,7 +113,8 @@ class BroadcastVariables(keras.callbacks.Callback):
         kernels.agree(replication)
         replication.start_equal(self._shared(replication))
         layers.refresh(self.model)
-        if replication.name == "horovod" and layers.synchronize(self.model):
+        by_itself = hasattr(replication, "strategy")
+        if not by_itself and layers.synchronize(self.model):
             # A function of a fit before may have been traced without.
             self.model.make_train_function(force=True)
         # Keras tells a callback nothing of the others; the list that calls knows.

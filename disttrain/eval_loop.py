@@ -52,7 +52,7 @@ class EvalLoop:
         self._task.reset_metrics()
         for number, element in enumerate(self._feeds.elements(feed)):
             callbacks.on_test_batch_begin(number)
-            with self._replication.pulse.waiting():
+            with self._replication.pulse.waiting("a step of the evaluation"):
                 step.execute(element)
             if looks.due(number):
                 logs = {**step.read(), **self._task.metric_results()}
@@ -88,7 +88,7 @@ class EvalLoop:
         step.reset()
         for number, element in enumerate(self._feeds.elements(feed)):
             callbacks.on_predict_batch_begin(number)
-            with self._replication.pulse.waiting():
+            with self._replication.pulse.waiting("a step of the prediction"):
                 step.add(element)
             logs = {"outputs": step.last_batch()} if looks.due(number) else {}
             callbacks.on_predict_batch_end(number, logs)

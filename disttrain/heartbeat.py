@@ -2,8 +2,8 @@
 
 A collective waits until every process takes part. So each process tells the chief once a second
 over UDP how far it is, the chief answers with what it knows of all, and who has waited too long
-names the one that is behind. The chief's address, and a word that shows who belongs to the job,
-travel by a collective at the beginning.
+names the one that is behind, and what it waits for. The chief's address, and a word that shows who
+belongs to the job, travel by the first collective of a training.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 
@@ -48,6 +49,7 @@ class Peer:
         still: Seconds since it last went on, whatever it does.
         waits: Whether it is where processes wait for each other.
         silent: Seconds since it was heard; 0 if it never was, for then no message comes through.
+        what: What it waits for, such as `"a training step"`; `""` for nothing.
     """
 
     rank: int
@@ -56,6 +58,7 @@ class Peer:
     still: float
     waits: bool
     silent: float = 0.0
+    what: str = ""
 
 
 def verdict(own, peers, limit):
@@ -64,12 +67,12 @@ def verdict(own, peers, limit):
     Args:
         own: This process, a `Peer`.
         peers: A `Peer` for each other process.
-        limit: Seconds that it may wait.
+        limit: Seconds that it may wait, or `None` for ever.
 
     Returns:
         `(peer, sentence)`; `None` while it goes on. The peer is `None` if nobody can be blamed.
     """
-    if not own.waits or own.still < limit:
+    if limit is None or not own.waits or own.still < limit:
         return None
     silent = [peer for peer in peers if peer.silent > _QUIET]
     if silent:
@@ -88,7 +91,13 @@ def verdict(own, peers, limit):
     # They may compile, or the network be slow: that takes more patience.
     if own.still < _PATIENCE * limit:
         return None
-    return None, f"all processes have been in one step for {own.still:.0f} s"
+    what = own.what or "one step"
+    if not peers:
+        return (
+            None,
+            f"rank {own.rank} has waited for the other processes in {what} for {own.still:.0f} s",
+        )
+    return None, f"all processes have been in {what} for {own.still:.0f} s"
 
 
 class Heartbeat:
@@ -97,33 +106,51 @@ class Heartbeat:
     Args:
         replication: A `Replication` of several processes, all of which make one.
         limit: As for `verdict`.
-        failed: Called with a rank and a `Hung` before the job ends.
+        failed: Called with a rank and a `Hung` before the job ends, or `None`.
     """
 
     def __init__(self, replication, limit, failed):
         topology = replication.topology
         self._rank, self._processes = topology.process, topology.processes
-        self._limit = limit
-        self._failed = failed
-        self._step, self._went_on, self._waits = 0, time.monotonic(), False
+        self.follow(limit, failed)
+        self._step, self._went_on, self._what = 0, time.monotonic(), None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.settimeout(_BEAT / 4)
         self._socket.bind(("", 0))
-        self._word, self._chief = _exchanged(replication, self._socket.getsockname()[1])
+        # The chief can be told as soon as others know its word.
+        self._word, self._chief = secrets.token_hex(8) if self._rank == 0 else None, []
         self._heard = {}
         self._table, self._answered = [], time.monotonic()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="disttrain-heartbeat")
         self._thread.start()
+        with self.waiting("the first exchange of a training"):
+            word, chief = _exchanged(replication, self._socket.getsockname()[1], self._word)
+        self._answered = time.monotonic()
+        self._chief, self._word = chief, word
+        # At once: it could stop before its next message, and would never have been heard.
+        self._tell()
+
+    def follow(self, limit, failed):
+        """Takes another limit, and another function to call."""
+        self._limit = limit
+        # Not to keep a trainer that nobody else holds.
+        bound = hasattr(failed, "__self__")
+        self._failed = weakref.WeakMethod(failed) if bound else lambda: failed
 
     @contextlib.contextmanager
-    def waiting(self):
-        """Around what waits for the other processes."""
-        self._went_on, self._waits = time.monotonic(), True
+    def waiting(self, what="an exchange between processes"):
+        """Around what waits for the other processes.
+
+        Args:
+            what: A name for it. Inside of another one the outer name stays.
+        """
+        outer = self._what
+        self._went_on, self._what = time.monotonic(), outer or what
         try:
             yield
         finally:
-            self._went_on, self._waits = time.monotonic(), False
+            self._went_on, self._what = time.monotonic(), outer
 
     def done(self, step):
         """Notes the last step."""
@@ -131,30 +158,46 @@ class Heartbeat:
 
     def close(self):
         """Tells and hears no more."""
-        self._ends.set()
+        self.stop()
         self._thread.join()
-        self._socket.close()
+
+    def stop(self):
+        """As `close`, without waiting for it."""
+        self._ends.set()
 
     def _run(self):
         next_beat = 0.0
-        while not self._ends.is_set():
-            if time.monotonic() >= next_beat:
-                next_beat = time.monotonic() + _BEAT
-                self._beat()
-            with contextlib.suppress(OSError):
-                self._receive(*self._socket.recvfrom(_MOST))
+        with self._socket:
+            while not self._ends.is_set():
+                if time.monotonic() >= next_beat:
+                    next_beat = time.monotonic() + _BEAT
+                    self._beat()
+                with contextlib.suppress(OSError):
+                    self._receive(*self._socket.recvfrom(_MOST))
 
     def _beat(self):
-        if self._rank != 0:
-            for address in self._chief:
-                self._send(self._own(), address)
+        self._tell()
         found = verdict(Peer(*self._own()), self._peers(), self._limit)
         if found is not None and not self._ends.is_set():
             self._end(*found)
 
+    def _tell(self):
+        if self._rank != 0:
+            for address in self._chief:
+                self._send(self._own(), address)
+
     def _own(self):
         still = time.monotonic() - self._went_on
-        return [self._rank, socket.gethostname(), self._step, still, self._waits]
+        what = self._what
+        return [
+            self._rank,
+            socket.gethostname(),
+            self._step,
+            still,
+            what is not None,
+            0.0,
+            what or "",
+        ]
 
     def _send(self, content, address):
         with contextlib.suppress(OSError):
@@ -166,7 +209,9 @@ class Heartbeat:
             word, content = json.loads(message)
         except (ValueError, TypeError):
             return
-        if isinstance(word, str) and hmac.compare_digest(word.encode(), self._word.encode()):
+        if self._word is None or not isinstance(word, str):
+            return
+        if hmac.compare_digest(word.encode(), self._word.encode()):
             self._hear(content, sender)
 
     def _hear(self, message, sender):
@@ -180,7 +225,8 @@ class Heartbeat:
     def _known(self, now):
         """What the chief knows: the fields of a `Peer` for each process it has heard."""
         heard = sorted(self._heard.values(), key=lambda one: one[0][0])
-        return [[*self._own(), 0.0], *([*message, now - at] for message, at in heard)]
+        others = ([*message[:5], now - at, message[6]] for message, at in heard)
+        return [self._own(), *others]
 
     def _peers(self):
         """The other processes, as far as known."""
@@ -205,37 +251,33 @@ class Heartbeat:
             time.sleep(_AFTERWARDS)
             os._exit(1)
         if peer is None:
-            text = f"{sentence}, and none says why"
+            text = f"{sentence}; no straggler was identified"
         else:
             text = (
                 f"rank {peer.rank} on {peer.host} {sentence}; its last step is {peer.step}, and "
-                "the others wait for it"
+                f"the others wait for it in {self._what or 'a step'}"
             )
         text += f"; the job ends after hang_seconds={self._limit:g}"
         print(f"disttrain: {text}", file=sys.stderr, flush=True)
+        failed = self._failed()
         with contextlib.suppress(Exception):
-            self._failed(peer.rank if peer else self._rank, Hung(text))
+            failed(peer.rank if peer else self._rank, Hung(text))
         os._exit(1)
 
 
-@contextlib.contextmanager
-def listening(replication, limit, failed):
-    """The context in which the processes of a replication find the one that all wait for.
+def listen(replication, limit, failed):
+    """Lets the processes of a replication find the one that all wait for, from now on.
 
     Args:
         replication: A `Replication`; all of its processes come here.
         limit: Seconds that a process may wait for the others, or `None` for ever.
         failed: As for `Heartbeat`.
     """
-    if limit is None or replication.topology.processes == 1:
-        yield
-        return
-    replication.pulse = Heartbeat(replication, limit, failed)
-    try:
-        yield
-    finally:
-        replication.pulse.close()
-        replication.pulse = Nobody()
+    if isinstance(replication.pulse, Heartbeat):
+        replication.pulse.follow(limit, failed)
+    elif limit is not None and replication.topology.processes > 1:
+        replication.pulse = Heartbeat(replication, limit, failed)
+        weakref.finalize(replication, replication.pulse.stop)
 
 
 class Hung(RuntimeError):
@@ -245,7 +287,7 @@ class Hung(RuntimeError):
 class Nobody:
     """In place of a `Heartbeat` where there is nobody to wait for."""
 
-    def waiting(self):
+    def waiting(self, what=None):
         """As `Heartbeat.waiting`."""
         return contextlib.nullcontext()
 
@@ -256,12 +298,12 @@ class Nobody:
         """As `Heartbeat.close`."""
 
 
-def _exchanged(replication, port):
+def _exchanged(replication, port, word):
     """The job's word and the chief's addresses, `(host, port)`; all processes call this."""
     names = {_outer_address(), *_addresses(socket.gethostname()), "127.0.0.1"}
     # Far more than a host has, but what is cut off could not be read.
     names = sorted(names)[:_ADDRESSES]
-    text = json.dumps([secrets.token_hex(8), port, *names]).encode()
+    text = json.dumps([word, port, *names]).encode()
     room = np.zeros(_ROOM, np.int32)
     room[: len(text)] = np.frombuffer(text, np.uint8)
     told = replication.all_gather(room)[0].astype(np.uint8).tobytes().rstrip(b"\0")

@@ -161,7 +161,7 @@ class TrainingLoop:
         if self._run is not None:
             self._run.before(self._step.updates(wanted))
         began = time.perf_counter()
-        waiting = self._replication.pulse.waiting()
+        waiting = self._replication.pulse.waiting("a training step")
         with pipeline_errors(), skips.readable_errors(), waiting:
             made = int(self._step.execute(self._data.iterator, tf.constant(wanted)))
         first = self._log.steps_done + 1
@@ -191,7 +191,8 @@ class TrainingLoop:
 
     def _meet(self):
         flags = [self._task.model.stop_training, self._step.disagreed()]
-        gathered = self._replication.all_gather(np.asarray(flags, np.int32))
+        with self._replication.pulse.waiting("the look at the metrics"):
+            gathered = self._replication.all_gather(np.asarray(flags, np.int32))
         self._stop, disagreed = gathered.any(axis=0)
         if disagreed:
             raise different_batches()

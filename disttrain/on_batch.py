@@ -30,7 +30,11 @@ def train(task, step, feed, log, observer):
     task.reset_metrics()
     began = time.perf_counter()
     held = [iter(feed.dataset(0))]
-    with pipeline_errors(), skips.readable_errors(), task.replication.pulse.waiting():
+    with (
+        pipeline_errors(),
+        skips.readable_errors(),
+        task.replication.pulse.waiting("a training step"),
+    ):
         step.execute(held[0], tf.constant(1))
     let_go(held)
     log.executed(observer, 1, time.perf_counter() - began)

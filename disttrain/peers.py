@@ -62,7 +62,8 @@ def meet(replication):
     room = np.zeros(_ROOM, np.uint8)
     room[: len(text)] = np.frombuffer(text, np.uint8)
     # Not every collective knows bytes.
-    rows = replication.all_gather(room.astype(np.int32)).astype(np.uint8)
+    with replication.pulse.waiting("the comparison of hosts and versions"):
+        rows = replication.all_gather(room.astype(np.int32)).astype(np.uint8)
     everyone = [json.loads(row.tobytes().rstrip(b"\0")) for row in rows]
     everyone = [Peer(**{**one, "devices": tuple(one["devices"])}) for one in everyone]
     check(everyone)

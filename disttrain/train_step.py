@@ -243,7 +243,8 @@ class TrainStep:
             self._average = self._traced_average(state) if state else None
             self._averaged = everyone
         if self._average is not None:
-            self._average()
+            with self._replication.pulse.waiting("the average of the layers' state"):
+                self._average()
 
     def _traced_average(self, state):
         def average_state():

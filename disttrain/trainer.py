@@ -81,8 +81,10 @@ class Trainer(InferenceMethods):
         logdir: The run's directory, or `None` to write no files.
         checkpoint: A `disttrain.Checkpoint`: `fit` saves what it takes to go on, and goes on from
             the newest one in the directory; or `None`.
-        hang_seconds: Seconds that a process may wait for the others in one step, or `None` for
-            ever. Then the one that they wait for is named with its last step, and the job ends.
+        hang_seconds: Seconds that a process may wait for the others, in a step or while a training
+            is set up, or `None` for ever. Then the one that they wait for is named with its last
+            step and with what they wait for, and the job ends. It counts from the first exchange
+            of the trainer on; where no process can be named, it is three times as long.
         seed: Seeds Python, NumPy and TensorFlow before the model is built, and the order of
             arrays; `None` leaves them alone.
 
@@ -146,6 +148,7 @@ class Trainer(InferenceMethods):
         if hang_seconds is not None and not hang_seconds > 0:
             raise ValueError(f"hang_seconds must be above 0 or None, not {hang_seconds!r}")
         self._hang_seconds = hang_seconds
+        self._run = None
         if self.replication.regroups and checkpoint is None:
             raise ValueError(
                 "an elastic job goes on from its last checkpoint when ranks die or join: give the "
@@ -159,7 +162,10 @@ class Trainer(InferenceMethods):
         }
         wrap = named.wrapped if several else wrapping.wrapped
         task = Task if step is None else functools.partial(CustomTask, step)
-        with ambient.leave(self.replication):
+        with ambient.leave(self.replication), self.replication.regrouping():
+            self._listen()
+        creation = self._waiting_for_variables("the creation of the model's variables")
+        with ambient.leave(self.replication), creation:
             optimizer = wrap(optimizer, self.replication, self._settings)
             self._task = task(
                 build_model,
@@ -174,7 +180,6 @@ class Trainer(InferenceMethods):
         self._feeds = Feeds(self.replication, seed)
         goes_on = checkpoint is not None and bool(Store(checkpoint).names())
         self._log = RunLog.open(logdir, self.replication, goes_on)
-        self._run = None
         if checkpoint is not None:
             self._run = Run(checkpoint, self.replication, self._log, seed)
         self._train_step = self._train_feed = self._observer = self._check = None
@@ -319,8 +324,7 @@ class Trainer(InferenceMethods):
         surroundings = contextlib.nullcontext()
         if self._run is not None:
             surroundings = self._run.fit(self._task, batches, epochs)
-        listening = heartbeat.listening(self.replication, self._hang_seconds, self._hung)
-        with surroundings, listening, contextlib.closing(batches):
+        with surroundings, contextlib.closing(batches):
             if learning_rate is not None:
                 resumed = self._run is not None and self._run.goes_on()
                 say = automatic.choose(self._task, trial, updates, resumed, self._jit_compile)
@@ -331,6 +335,16 @@ class Trainer(InferenceMethods):
             return self._train(
                 batches, epochs, initial_epoch, validation, validation_freq, callbacks, verbose
             )
+
+    def _listen(self):
+        """Lets the processes find the one that all wait for, from now on."""
+        heartbeat.listen(self.replication, self._hang_seconds, self._hung)
+
+    def _waiting_for_variables(self, what):
+        """Around what creates variables, where the processes exchange each one's first value."""
+        if hasattr(self.replication, "strategy"):
+            return self.replication.pulse.waiting(what)
+        return contextlib.nullcontext()
 
     def _hung(self, rank, error):
         """Says on the disk which process has held the others up."""
@@ -511,12 +525,15 @@ class Trainer(InferenceMethods):
             raise ValueError(
                 "the data have no targets: fit and evaluate need (x, y) or (x, y, sample_weight)"
             )
-        self._task.build(feed.spec, training)
+        with self._waiting_for_variables("the creation of the optimizer's variables"):
+            self._task.build(feed.spec, training)
         if not self._ready:
             self._ready = True
             kernels.agree(self.replication)
             agreement.check_variables(self.replication, self.model.variables, "the model")
-            self.replication.start_equal(self.optimizer.to_broadcast(self.model.variables))
+            shared = self.optimizer.to_broadcast(self.model.variables)
+            with self.replication.pulse.waiting("the broadcast of the chief's weights"):
+                self.replication.start_equal(shared)
             layers.refresh(self.model)
             self._task.spread_seeds()
         if not training:
@@ -529,7 +546,9 @@ class Trainer(InferenceMethods):
         ] == [id(v) for v in self._task.trained_variables]
         if self._train_step is None or changed or not same_variables:
             agreement.check_variables(self.replication, self.optimizer.variables, "the optimizer")
-            self.replication.start_equal(self.optimizer.to_broadcast(self.optimizer.variables))
+            shared = self.optimizer.to_broadcast(self.optimizer.variables)
+            with self.replication.pulse.waiting("the broadcast of the chief's optimizer state"):
+                self.replication.start_equal(shared)
             variables = self._task.trained_variables
             if not variables and self.replication.is_chief:
                 warnings.warn(

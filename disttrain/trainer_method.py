@@ -17,8 +17,10 @@ _MOVED = dict.fromkeys(
 def trainer_method(method):
     """A method that leaves a strategy's scope, and restarts with the processes that are left.
 
+    While it runs, the processes find the one that all wait for.
+
     Args:
-        method: A method of an object with a `replication`.
+        method: A method of a `Trainer`.
     """
     parameters = inspect.signature(method).parameters
 
@@ -27,6 +29,7 @@ def trainer_method(method):
         _check_names(method.__name__, parameters, kwargs)
         _check_count(method.__name__, parameters, args)
         with ambient.leave(self.replication), self.replication.regrouping():
+            self._listen()
             return method(self, *args, **kwargs)
 
     return wrapper

@@ -132,7 +132,7 @@ def test_where_no_message_comes_through_nobody_is_silent(monkeypatch):
     """A firewall must not end a training."""
     monkeypatch.setattr(heartbeat, "_BEAT", 0.05)
     monkeypatch.setattr(heartbeat, "_QUIET", 0.1)
-    monkeypatch.setattr(heartbeat, "_exchanged", lambda replication, port: ("word", []))
+    monkeypatch.setattr(heartbeat, "_exchanged", lambda *args: ("word", []))
 
     def run(replication):
         pulse = Heartbeat(replication, 0.2, None)
@@ -152,5 +152,74 @@ def test_alone_there_is_nobody_to_listen_to():
         topology = type("Topology", (), {"processes": 1})
 
     replication = Alone()
-    with heartbeat.listening(replication, 1.0, None):
+    heartbeat.listen(replication, 1.0, None)
+    assert isinstance(replication.pulse, heartbeat.Nobody)
+
+
+def test_processes_listen_once_and_follow_what_is_asked_for_last():
+    class Holder:
+        def hung(self, rank, error):
+            """Called where a process hangs."""
+
+    def run(replication):
+        holder = Holder()
+        heartbeat.listen(replication, None, None)
         assert isinstance(replication.pulse, heartbeat.Nobody)
+        heartbeat.listen(replication, LIMIT, holder.hung)
+        first = replication.pulse
+        assert first._failed() == holder.hung
+        # The trainer is not kept.
+        del holder
+        assert first._failed() is None
+        heartbeat.listen(replication, None, None)
+        assert replication.pulse is first
+        replication.all_gather(0)
+        first.close()
+        return verdict(peer(0, still=1e6), [peer(1, silent=99.0)], first._limit)
+
+    assert together(2, run) == [None, None]
+
+
+def test_what_is_waited_for_is_named_by_the_outermost():
+    def run(replication):
+        pulse = Heartbeat(replication, LIMIT, None)
+        seen = [Peer(*pulse._own())]
+        with pulse.waiting("the broadcast"):
+            with pulse.waiting():
+                seen.append(Peer(*pulse._own()))
+            seen.append(Peer(*pulse._own()))
+        with pulse.waiting():
+            seen.append(Peer(*pulse._own()))
+        replication.all_gather(0)
+        pulse.close()
+        return [(one.waits, one.what) for one in seen]
+
+    outer, inner = (True, "the broadcast"), (True, "an exchange between processes")
+    assert together(2, run) == [[(False, ""), outer, outer, inner]] * 2
+
+
+def test_the_first_exchange_is_watched_too(monkeypatch):
+    """There are no addresses yet, so nobody can be named."""
+    monkeypatch.setattr(heartbeat, "_BEAT", 0.05)
+    ended = []
+    monkeypatch.setattr(Heartbeat, "_end", lambda self, *found: ended.append(found))
+
+    def slow(*args):
+        until = time.monotonic() + TIMEOUT
+        while not ended and time.monotonic() < until:
+            time.sleep(0.02)
+        return "word", []
+
+    monkeypatch.setattr(heartbeat, "_exchanged", slow)
+    together(2, lambda replication: Heartbeat(replication, 0.05, None).close())
+    blamed, sentence = ended[0]
+    assert blamed is None
+    assert "has waited for the other processes in the first exchange of a training" in sentence
+
+
+def test_what_all_processes_are_in_is_named():
+    own, other = (Peer(rank, "a", 7, 181.0, True, 0.0, "the evaluation") for rank in range(2))
+    assert verdict(own, [other], LIMIT) == (
+        None,
+        "all processes have been in the evaluation for 181 s",
+    )

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import disttrain
 from disttrain import kernels
+from disttrain.heartbeat import Nobody
 from disttrain.kernels import __main__ as command
 from disttrain.replication import Topology, resolve
 from tensorboard_plugin import metadata
@@ -402,6 +403,7 @@ class Processes:
     """A replication of two processes, of which the other one has its own answer."""
 
     topology = Topology(processes=2)
+    pulse = Nobody()
 
     def __init__(self, other):
         self._other = other

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import disttrain
-from disttrain import peers, schedules, summary
+from disttrain import heartbeat, peers, schedules, summary
 from disttrain.replication import Topology
 from disttrain.schedules.scaling import ScaledRate
 from tests._support.tiny_models import CROSSENTROPY, LABELS, X, batches, dense, sgd, trainer_of
@@ -172,6 +172,7 @@ class Two:
     """Stands for a replication of two processes, the other of which says what it is told to."""
 
     topology = Topology(processes=2)
+    pulse = heartbeat.Nobody()
 
     def __init__(self, change):
         self.change = change

@@ -5,7 +5,18 @@ Every process calls these at the same places.
 
 import json
 
-from disttrain.replication.object_collectives import gather_bytes as gather
+from disttrain.replication.object_collectives import gather_bytes
+
+
+def gather(replication, data):
+    """The bytes of each process, a list in their order.
+
+    Args:
+        replication: A `disttrain.replication.Replication`.
+        data: This process's bytes.
+    """
+    with replication.pulse.waiting("an exchange about files"):
+        return gather_bytes(replication, data)
 
 
 def from_chief(replication, data):

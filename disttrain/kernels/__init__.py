@@ -229,4 +229,6 @@ def agree(replication):
     """
     global _without
     if replication.topology.processes > 1:
-        _without = replication.any(load() is None)
+        without = load() is None
+        with replication.pulse.waiting("the agreement on compiled operations"):
+            _without = replication.any(without)

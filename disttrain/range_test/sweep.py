@@ -189,7 +189,11 @@ def _losses(replication, step, feed, rates, set_rate, smoothing, explosion, done
     for rate in [*rates, rates[-1]]:
         set_rate(rate)
         step.reset()
-        with pipeline_errors(), skips.readable_errors(), replication.pulse.waiting():
+        with (
+            pipeline_errors(),
+            skips.readable_errors(),
+            replication.pulse.waiting("a step of the range test"),
+        ):
             made = int(step.execute(iterator, tf.constant(batches)))
         if made == 0:
             raise ValueError("the dataset gave no batch; is it empty?")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from disttrain.checkpoints import exchange, packing
+from disttrain.heartbeat import Nobody
 from disttrain.replication import Topology
 from tests._support.timeouts import TIMEOUT
 
@@ -24,6 +25,7 @@ class Meeting:
 
         class One:
             topology = Topology(len(meeting.brought), number)
+            pulse = Nobody()
             is_chief = number == 0
             replicas = len(meeting.brought)
 

@@ -1,6 +1,6 @@
 """A training one of whose ranks stops, is killed once, is slow, or has another model or data.
 
-`python -m tests.distributed.hanging_program DIRECTORY RANK stop|kill|slow|model|batches`
+`python -m tests.distributed.hanging_program DIRECTORY RANK stop|setup|kill|slow|model|batches`
 """
 
 import os
@@ -62,7 +62,13 @@ def main():
         layers = [keras.layers.Dense(9, "tanh"), keras.layers.Dense(3)]
         return keras.Sequential([keras.Input((X.shape[1],)), *layers])
 
-    build = build_other if chosen and what == "model" else build_plain
+    def build_stopping():
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return build_plain()
+
+    build = build_plain
+    if chosen:
+        build = {"model": build_other, "setup": build_stopping}.get(what, build_plain)
     made = trainer(
         str(directory / "checkpoints"),
         build,

@@ -51,6 +51,18 @@ def test_a_rank_that_stops_is_named_with_its_last_step_and_the_job_ends(backgrou
     assert "does not answer" in said["error"]
 
 
+@pytest.mark.background_job(run, 1, "setup")
+def test_a_rank_that_stops_before_the_first_step_is_named_with_what_the_others_wait_for(
+    background_job,
+):
+    directory, (status, output) = background_job
+    assert status != 0
+    assert "disttrain: rank 1 on " in output
+    assert "does not answer any more" in output
+    assert "the others wait for it in the agreement on compiled operations" in output
+    assert not (directory / "stepped").exists()
+
+
 @pytest.mark.background_job(run, 1, "kill", jobs.multi_worker, 2)
 def test_workers_that_are_started_again_after_one_was_killed_go_on(background_job):
     directory, (status, _), again = background_job
