@@ -1,4 +1,4 @@
-"""`evaluate`, `predict` and their one-batch forms, which `Trainer` inherits."""
+"""`evaluate` and `predict`, which `Trainer` inherits."""
 
 import contextlib
 
@@ -87,38 +87,6 @@ class InferenceMethods:
         self._prepare(feed, training=False)
         with self._around("Prediction", feed, verbose, callbacks) as (listed, progress):
             return self._eval_loop.predict(feed, listed, progress)
-
-    @trainer_method
-    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
-        """Computes the loss and the metrics of one global batch, the same on every process.
-
-        Args:
-            x: Inputs, arrays in the model's structure.
-            y: Targets.
-            sample_weight: Weights of the examples, or `None`.
-            return_dict: Whether a dictionary is returned, else a list as in Keras.
-
-        Returns:
-            The loss and the metrics of the batch.
-        """
-        feed = self._feeds.one_batch(x, y, sample_weight)
-        self._prepare(feed, training=False, targets=True)
-        logs = self._eval_loop.evaluate(feed)
-        return logs if return_dict else on_batch.as_list(self._task, logs)
-
-    @trainer_method
-    def predict_on_batch(self, x):
-        """Computes the model's outputs for one global batch, the same on every process.
-
-        Args:
-            x: Inputs, arrays in the model's structure.
-
-        Returns:
-            As `predict`.
-        """
-        feed = self._feeds.one_batch(x, None, None)
-        self._prepare(feed, training=False)
-        return self._eval_loop.predict(feed)
 
     @contextlib.contextmanager
     def _around(self, label, feed, verbose, callbacks):

@@ -1,4 +1,4 @@
-"""What `train_on_batch` and its like do with a feed of one batch."""
+"""`train_on_batch`, `test_on_batch` and `predict_on_batch`, which `Trainer` inherits."""
 
 import time
 
@@ -8,6 +8,79 @@ from disttrain.batches import let_go
 from disttrain.data import pipeline_errors
 from disttrain.fingerprints import different_batches
 from disttrain.optimizers import skips
+from disttrain.trainer_method import trainer_method
+
+
+class OnBatchMethods:
+    """What a trainer does with a single batch."""
+
+    @trainer_method
+    def train_on_batch(
+        self,
+        x,
+        y=None,
+        sample_weight=None,
+        class_weight=None,
+        return_dict=False,
+    ):
+        """Makes one update with one global batch, the same on every process.
+
+        Args:
+            x: Inputs, arrays in the model's structure.
+            y: Targets.
+            sample_weight: Weights of the examples, or `None`.
+            class_weight: As for `fit`.
+            return_dict: Whether a dictionary is returned, else a list as in Keras.
+
+        Returns:
+            The loss and the metrics of the batch.
+
+        Raises:
+            ValueError: The data do not fit, or `accumulate_steps` is above 1.
+            RuntimeError: The processes have read different batches.
+        """
+        if self._task.optimizer.accumulate_steps > 1:
+            raise ValueError(
+                "train_on_batch makes one update with one batch, but the trainer has "
+                f"accumulate_steps={self._task.optimizer.accumulate_steps}; use fit, or leave "
+                "accumulate_steps at 1 and give larger batches"
+            )
+        feed = self._feeds.one_batch(x, y, sample_weight, training=True, class_weight=class_weight)
+        self._prepare(feed)
+        logs = train(self._task, self._train_step, feed, self._log, self._observer)
+        return logs if return_dict else as_list(self._task, logs)
+
+    @trainer_method
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """Computes the loss and the metrics of one global batch, the same on every process.
+
+        Args:
+            x: Inputs, arrays in the model's structure.
+            y: Targets.
+            sample_weight: Weights of the examples, or `None`.
+            return_dict: Whether a dictionary is returned, else a list as in Keras.
+
+        Returns:
+            The loss and the metrics of the batch.
+        """
+        feed = self._feeds.one_batch(x, y, sample_weight)
+        self._prepare(feed, training=False, targets=True)
+        logs = self._eval_loop.evaluate(feed)
+        return logs if return_dict else as_list(self._task, logs)
+
+    @trainer_method
+    def predict_on_batch(self, x):
+        """Computes the model's outputs for one global batch, the same on every process.
+
+        Args:
+            x: Inputs, arrays in the model's structure.
+
+        Returns:
+            As `predict`.
+        """
+        feed = self._feeds.one_batch(x, None, None)
+        self._prepare(feed, training=False)
+        return self._eval_loop.predict(feed)
 
 
 def train(task, step, feed, log, observer):

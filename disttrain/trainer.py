@@ -10,15 +10,7 @@ import warnings
 import keras
 import numpy as np
 
-from disttrain import (
-    agreement,
-    custom_checks,
-    heartbeat,
-    kernels,
-    layers,
-    on_batch,
-    summary,
-)
+from disttrain import agreement, custom_checks, heartbeat, kernels, layers, summary
 from disttrain import callbacks as callbacks_module
 from disttrain import replication as replication_module
 from disttrain.batches import Batches
@@ -32,6 +24,7 @@ from disttrain.data.feeds import Feeds
 from disttrain.eval_loop import EvalLoop
 from disttrain.inference import InferenceMethods
 from disttrain.loop import TrainingLoop
+from disttrain.on_batch import OnBatchMethods
 from disttrain.optimizers import named, switching, wrapping
 from disttrain.progress import Progress
 from disttrain.range_test import automatic, sweep
@@ -43,7 +36,7 @@ from disttrain.telemetry.log import RunLog
 from disttrain.trainer_method import trainer_method
 
 
-class Trainer(InferenceMethods):
+class Trainer(InferenceMethods, OnBatchMethods):
     """Trains a Keras model on all replicas of a replication.
 
     The same seed and the same global batches give the same weights under every replication, to
@@ -437,42 +430,6 @@ class Trainer(InferenceMethods):
         )
         self._prepare(feed)
         return sweep.run(self._task, feed, jit_compile=self._jit_compile, **options)
-
-    @trainer_method
-    def train_on_batch(
-        self,
-        x,
-        y=None,
-        sample_weight=None,
-        class_weight=None,
-        return_dict=False,
-    ):
-        """Makes one update with one global batch, the same on every process.
-
-        Args:
-            x: Inputs, arrays in the model's structure.
-            y: Targets.
-            sample_weight: Weights of the examples, or `None`.
-            class_weight: As for `fit`.
-            return_dict: Whether a dictionary is returned, else a list as in Keras.
-
-        Returns:
-            The loss and the metrics of the batch.
-
-        Raises:
-            ValueError: The data do not fit, or `accumulate_steps` is above 1.
-            RuntimeError: The processes have read different batches.
-        """
-        if self._task.optimizer.accumulate_steps > 1:
-            raise ValueError(
-                "train_on_batch makes one update with one batch, but the trainer has "
-                f"accumulate_steps={self._task.optimizer.accumulate_steps}; use fit, or leave "
-                "accumulate_steps at 1 and give larger batches"
-            )
-        feed = self._feeds.one_batch(x, y, sample_weight, training=True, class_weight=class_weight)
-        self._prepare(feed)
-        logs = on_batch.train(self._task, self._train_step, feed, self._log, self._observer)
-        return logs if return_dict else on_batch.as_list(self._task, logs)
 
     @trainer_method
     def switch_optimizer(self, optimizer, *, carry_over=True, warmup_steps=0):

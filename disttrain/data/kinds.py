@@ -7,6 +7,9 @@ import tensorflow as tf
 DATASET, PY_DATASET, FUNCTION = "dataset", "PyDataset", "function"
 ITERABLE, ARRAYS = "iterable", "arrays"
 
+#: What Python can iterate over and is an array, or a structure of them.
+_ARRAYS = (list, tuple, dict, range, str, bytes, tf.RaggedTensor, tf.SparseTensor)
+
 
 def kind_of(data):
     """What a user has given: `DATASET`, `PY_DATASET`, `FUNCTION`, `ITERABLE` or `ARRAYS`.
@@ -32,4 +35,4 @@ def is_iterable(data):
     """Whether data are batches one after another, and no arrays."""
     if not hasattr(data, "__iter__") or hasattr(data, "__array__") or hasattr(data, "tocsr"):
         return False
-    return not isinstance(data, (list, tuple, dict, str, bytes, tf.__internal__.CompositeTensor))
+    return not isinstance(data, _ARRAYS)
