@@ -25,7 +25,11 @@ def replace_around(kind):
     def new(cls, inner_optimizer=None, *args, **kwargs):
         if isinstance(inner_optimizer, kind):
             # Not an instance of `cls`, so Python does not call `__init__`.
-            inner_optimizer.use_loss_scale(_as_keras(*args, **kwargs))
+            # Keras itself reads, and refuses, the arguments.
+            wanted = cls(keras.optimizers.SGD(), *args, **kwargs)
+            inner_optimizer.use_loss_scale(
+                DynamicLossScale(wanted.initial_scale, growth_interval=wanted.dynamic_growth_steps)
+            )
             return inner_optimizer
         if make is object.__new__:
             return make(cls)
@@ -37,7 +41,3 @@ def replace_around(kind):
 def is_mixed_float16(model):
     """Whether a layer of a `keras.Model`, or the model itself, computes in `mixed_float16`."""
     return any(layer.dtype_policy.name == "mixed_float16" for layer in model._flatten_layers())
-
-
-def _as_keras(initial_scale=2.0**15, dynamic_growth_steps=2000, name=None, **kwargs):
-    return DynamicLossScale(initial_scale, growth_interval=dynamic_growth_steps)

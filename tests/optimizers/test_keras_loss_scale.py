@@ -86,6 +86,13 @@ def test_keras_s_wrapper_around_ours_is_ours_with_its_settings():
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("options", [{"clipnorm": 1.0}, {"dynamic": False}, {"unknown": 1}])
+def test_what_keras_refuses_stays_refused(options):
+    with pytest.raises(ValueError, match="LossScaleOptimizer"):
+        keras.optimizers.LossScaleOptimizer(wrapped(), **options)
+
+
+@pytest.mark.unit
 def test_a_loss_scale_that_is_set_stays():
     optimizer = wrapped(loss_scale=8.0)
     assert keras.optimizers.LossScaleOptimizer(optimizer).loss_scale.initial == 8.0
