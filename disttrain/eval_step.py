@@ -44,7 +44,7 @@ class EvaluateStep:
         rows = Rows(local, total, self._may_be_empty)
         loss, shares, y_pred = self._losses_and_outputs(batch, rows)
         terms = shares if self._task.losses.names else []
-        weighted = [value * total for value in (loss, *terms)]
+        weighted = [tf.cast(value, tf.float32) * total for value in (loss, *terms)]
         self._sums.assign_add(tf.cast(tf.stack([local, *weighted]), tf.float64))
         self._task.update_metrics(y, y_pred, sample_weight, rows)
 

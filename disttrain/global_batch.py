@@ -26,7 +26,8 @@ class GlobalBatch:
 
     def share(self, value):
         """This replica's share of a number that all replicas have computed from the batch."""
-        return value * tf.math.divide_no_nan(self._rows.local, self._rows.total)
+        local, total = (tf.cast(n, value.dtype) for n in (self._rows.local, self._rows.total))
+        return value * tf.math.divide_no_nan(local, total)
 
     def gather(self, tensor):
         """The rows of all replicas, in their order; floating tensors with a gradient.

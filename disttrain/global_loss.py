@@ -11,6 +11,7 @@ import tensorflow as tf
 from disttrain import layer_metrics
 from disttrain.global_batch import GlobalBatch
 from disttrain.keras_loss_scaling import unscaled
+from disttrain.loss_reduction import common, widened
 from disttrain.replication import active
 
 
@@ -34,7 +35,7 @@ def global_loss(task, batch, y_pred, rows, training, compiled=False):
         compiled: Whether XLA compiles it, so that replicas cannot communicate.
 
     Returns:
-        `(share, shares of the terms)`, float32 scalars.
+        `(share, shares of the terms)`, float32 scalars, or float64 in a model of that dtype.
 
     Raises:
         ValueError: A loss needs the other replicas while XLA compiles it, or has a wrong shape.
@@ -49,21 +50,23 @@ def global_loss(task, batch, y_pred, rows, training, compiled=False):
     total, shares = task.losses(y, y_pred, sample_weight, rows, replication)
     added = [_number(loss, replication) for loss in task.model.losses]
     if added:
+        total, *added = common([total, *added])
+        local, everywhere = (tf.cast(n, total.dtype) for n in (rows.local, rows.total))
         means, sums = added, []
         if replication.replicas > 1:
             are_sums = task.losses_that_are_sums(len(added))
             sums = [loss for loss, is_sum in zip(added, are_sums, strict=True) if is_sum]
             means = [loss for loss, is_sum in zip(added, are_sums, strict=True) if not is_sum]
         if means:
-            total += tf.add_n(means) * (rows.local / rows.total)
+            total += tf.add_n(means) * (local / everywhere)
         if sums:
-            total += tf.add_n(sums) * tf.cast(rows.local > 0, tf.float32)
+            total += tf.add_n(sums) * tf.cast(rows.local > 0, total.dtype)
     return total, shares
 
 
 def _number(loss, replication):
-    """A loss that a layer has added, a float32 scalar."""
-    loss = tf.cast(loss, tf.float32)
+    """A loss that a layer has added, a float32 or float64 scalar."""
+    loss = widened(loss)
     if loss.shape.rank != 0 and replication.replicas > 1:
         raise ValueError(
             f"a layer has added a loss of shape {loss.shape}; several replicas need one number, "
@@ -98,7 +101,7 @@ def _by_the_model(task, batch, y_pred, rows, training, replication):
         raise ValueError(
             f"{type(model).__name__}.compute_loss must return one number for the batch, not {found}"
         )
-    return whole.share(tf.cast(value, tf.float32))
+    return whole.share(widened(value))
 
 
 class _Unreachable:

@@ -14,10 +14,12 @@ import tensorflow as tf
 class Weighted:
     """What a loss returned for some examples, weighted.
 
+    All are float32, or float64 where the loss returned that.
+
     Attributes:
-        values: float32 tensor, the values times weights and mask.
-        weights: float32 tensor of the same rank, weights times mask; or `None`.
-        mask: float32 tensor, 0 for values that do not count; or `None`.
+        values: The values times weights and mask.
+        weights: A tensor of the same rank, weights times mask; or `None`.
+        mask: A tensor, 0 for values that do not count; or `None`.
     """
 
     values: tf.Tensor
@@ -73,10 +75,10 @@ def weigh(values, sample_weight, mask, name):
     Raises:
         ValueError: Weights or mask have more axes than the values.
     """
-    values = tf.cast(values, tf.float32)
-    weights = None if sample_weight is None else tf.cast(sample_weight, tf.float32)
+    values = widened(values)
+    weights = None if sample_weight is None else tf.cast(sample_weight, values.dtype)
     if mask is not None:
-        mask = tf.cast(mask, tf.float32)
+        mask = tf.cast(mask, values.dtype)
         if weights is None:
             weights = mask
         else:
@@ -100,17 +102,18 @@ def divisor_of(weighted, reduction):
     """What the sum of the weighted values is divided by, where these are all examples.
 
     Returns:
-        A float32 scalar.
+        A scalar of the values' dtype.
     """
+    dtype = weighted.values.dtype
     if reduction == "sum":
-        return tf.constant(1.0)
+        return tf.constant(1.0, dtype)
     if reduction == "mean_with_sample_weight":
         if weighted.weights is not None:
             return tf.reduce_sum(weighted.weights)
-        return size_of(weighted.values)
+        return size_of(weighted.values, dtype)
     if weighted.mask is None:
-        return size_of(weighted.values)
-    elements = size_of(weighted.values) / tf.maximum(size_of(weighted.mask), 1.0)
+        return size_of(weighted.values, dtype)
+    elements = size_of(weighted.values, dtype) / tf.maximum(size_of(weighted.mask, dtype), 1.0)
     return tf.reduce_sum(weighted.mask) * elements
 
 
@@ -121,9 +124,21 @@ def depends_on_data(weighted, reduction):
     return reduction != "sum" and weighted.mask is not None
 
 
-def size_of(tensor):
-    """The number of a tensor's elements, a float32 scalar."""
-    return tf.cast(tf.size(tensor), tf.float32)
+def size_of(tensor, dtype):
+    """The number of a tensor's elements, a scalar of the dtype."""
+    return tf.cast(tf.size(tensor), dtype)
+
+
+def widened(tensor):
+    """A tensor as float32, or as it is where it is float64."""
+    tensor = tf.convert_to_tensor(tensor)
+    return tensor if tensor.dtype == tf.float64 else tf.cast(tensor, tf.float32)
+
+
+def common(tensors):
+    """Tensors in one dtype: float64 where one has it, else float32."""
+    widest = tf.float64 if any(one.dtype == tf.float64 for one in tensors) else tf.float32
+    return [tf.cast(one, widest) for one in tensors]
 
 
 def _same_rank(first, second):

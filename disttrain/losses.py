@@ -17,12 +17,14 @@ import tensorflow as tf
 
 from disttrain.global_batch import GlobalBatch
 from disttrain.loss_reduction import (
+    common,
     depends_on_data,
     divisor_of,
     join_masks,
     match_ranks,
     size_of,
     weigh,
+    widened,
 )
 from disttrain.output_structure import OutputStructure
 from disttrain.shape_probe import mixes_examples, returned_shape
@@ -111,8 +113,8 @@ class Losses:
                 examples, where a term needs it. `None` promises that none does.
 
         Returns:
-            `(total, shares)`: the weighted sum of the shares, a float32 scalar, and the share of
-            each term before its weight, a list of float32 scalars.
+            `(total, shares)`: the weighted sum of the shares, and the share of each term before its
+            weight, a list. They are float32 scalars, or float64 where a loss returns float64.
 
         Raises:
             ValueError: Targets, outputs and weights do not fit each other.
@@ -134,11 +136,14 @@ class Losses:
             parts.append(self._part(term, data, rows, replication, call))
         divisors = [part.local_divisor for part in parts if part.local_divisor is not None]
         if divisors:
+            divisors = common(divisors)
             divisors = list(_others(replication).reduce_sum(divisors, f"divisors.{call}"))
         shares = []
         for part in parts:
             divisor = part.divisor if part.local_divisor is None else divisors.pop(0)
+            divisor = tf.cast(divisor, part.numerator.dtype)
             shares.append(tf.math.divide_no_nan(part.numerator, divisor))
+        shares = common(shares)
         total = tf.add_n(
             [share * term.weight for share, term in zip(shares, self._terms, strict=True)]
         )
@@ -192,15 +197,16 @@ def _own(term, data, rows):
     """The part of a loss with a value for each example, from this replica's examples."""
     weighted = _weighted_values(term, data, data.mask)
     # A replica without examples computes on one that another replica owns.
-    present = tf.cast(rows.local > 0, tf.float32)
+    dtype = weighted.values.dtype
+    present = tf.cast(rows.local > 0, dtype)
     numerator = tf.reduce_sum(weighted.values) * present
     reduction = term.loss.reduction
     if depends_on_data(weighted, reduction):
         return _Part(numerator, local_divisor=divisor_of(weighted, reduction) * present)
     if reduction == "sum":
-        return _Part(numerator, divisor=tf.constant(1.0))
-    elements = size_of(weighted.values) / tf.maximum(rows.local, 1.0)
-    return _Part(numerator, divisor=elements * rows.total)
+        return _Part(numerator, divisor=tf.constant(1.0, dtype))
+    elements = size_of(weighted.values, dtype) / tf.cast(tf.maximum(rows.local, 1.0), dtype)
+    return _Part(numerator, divisor=elements * tf.cast(rows.total, dtype))
 
 
 def _whole(term, data, rows, replication, call):
@@ -212,14 +218,14 @@ def _whole(term, data, rows, replication, call):
     gathered = _Examples(
         batch.gather(y_true),
         batch.gather(y_pred),
-        None if weight is None else batch.gather(tf.cast(weight, tf.float32)),
+        None if weight is None else batch.gather(widened(weight)),
     )
     mask = None if mask is None else batch.gather(mask)
     with replication.as_one_replica():
         weighted = _weighted_values(term, gathered, mask)
     divisor = divisor_of(weighted, term.loss.reduction)
     value = tf.math.divide_no_nan(tf.reduce_sum(weighted.values), divisor)
-    return _Part(batch.share(value), divisor=tf.constant(1.0))
+    return _Part(batch.share(value), divisor=tf.constant(1.0, value.dtype))
 
 
 def _weighted_values(term, data, mask):

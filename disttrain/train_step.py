@@ -214,8 +214,9 @@ class TrainStep:
             loss, shares = global_loss(
                 task, batch, y_pred, rows, training=True, compiled=self._jit_compile
             )
-            scaled = loss * scale
+            scaled = loss * tf.cast(scale, loss.dtype)
         gradients = tape.gradient(scaled, self.variables)
+        loss, *shares = (tf.cast(one, tf.float32) for one in (loss, *shares))
         return loss, shares, gradients, y_pred
 
     def _count(self, losses, total):

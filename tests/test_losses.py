@@ -301,6 +301,40 @@ def test_a_replica_whose_tokens_are_all_masked_weighs_nothing(mirrored):
         np.testing.assert_allclose(ours, theirs, **CLOSE)
 
 
+@pytest.fixture
+def double_precision():
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.mark.graph
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_float64_model_keeps_its_digits(replicas, double_precision, mirrored):
+    rng = np.random.default_rng(0)
+    x, y, weight = rng.normal(size=(10, 5)), rng.normal(size=(10, 3)), rng.uniform(size=10)
+
+    def build():
+        layer = keras.layers.Dense(3, kernel_initializer=keras.initializers.Constant(0.1))
+        return keras.Sequential([keras.Input((5,)), layer])
+
+    plain = build()
+    plain.compile(keras.optimizers.SGD(0.1), "mse")
+    plain.fit(x, y, sample_weight=weight, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    trainer = disttrain.Trainer(
+        build,
+        optimizer=keras.optimizers.SGD(0.1),
+        loss="mse",
+        replication="single" if replicas == 1 else mirrored(replicas),
+    )
+    trainer.fit(x, y, sample_weight=weight, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    for ours, keras_s in zip(trainer.model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, keras_s, rtol=1e-13, atol=1e-15)
+
+
 def outputs(*names):
     shapes = {name: keras.KerasTensor((None, 3), name=name) for name in names}
     return shapes if len(names) > 1 else shapes[names[0]]
