@@ -13,6 +13,7 @@ import sys
 
 #: All classes that are saved with a model, by module.
 CLASSES = {
+    "disttrain.gradients.clip_each": ("ClipEach",),
     "disttrain.gradients.clipping": (
         "AdaptiveClip",
         "AutoClip",
@@ -30,6 +31,7 @@ CLASSES = {
     "disttrain.optimizers.legacy_core": ("CoreOptimizer",),
     "disttrain.optimizers.legacy_schedules": ("LegacySchedule",),
     "disttrain.optimizers.lookahead": ("Lookahead",),
+    "disttrain.optimizers.named": ("NamedOptimizers",),
     "disttrain.optimizers.sam": ("SAM",),
     "disttrain.optimizers.switching": ("Continued",),
     "disttrain.schedules.composition": ("ByEpoch", "Scaled", "Sequence", "Warmup"),

@@ -98,7 +98,7 @@ def test_the_best_is_there_beside_the_newest(tmp_path, monkeypatch):
     losses = iter([0.5, 0.1, 0.3, 0.4])
     kept = {"every_steps": 100, "keep": 1, "best": "val_loss"}
     made = training.trainer(tmp_path, kept=kept)
-    monkeypatch.setattr(made, "_evaluate", lambda *_: {"loss": next(losses)})
+    monkeypatch.setattr(made._eval_loop, "evaluate", lambda *_: {"loss": next(losses)})
     fit(made, epochs=4, validation_data=(training.X, training.Y))
     assert names(tmp_path) == ["step-00000022", "step-00000044"]
     other = training.build()

@@ -13,6 +13,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from disttrain.experiments import Integer, LogUniform, Uniform, search
 from disttrain.experiments.searches import searching, spaces
@@ -27,9 +28,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SPACE = {"learning_rate": LogUniform(1e-3, 0.1), "units": Integer(1, 4)}
 
 
-def searched(space=SPACE, **options):
+def searched(space=SPACE, data=TRAIN, **options):
     defaults = {**SETTINGS, "optimizer": keras.optimizers.SGD, "trials": 3, "epochs": 1}
-    return search(build, TRAIN, space, **{**defaults, **options})
+    return search(build, data, space, **{**defaults, **options})
 
 
 def tried(found):
@@ -233,11 +234,13 @@ def test_a_finding_of_the_health_rules_prunes_a_trial(prune, monkeypatch):
 
     found = searched(
         {"learning_rate": [0.01]},
+        tf.data.Dataset.from_tensor_slices(TRAIN).batch(16).repeat(),
         method="grid",
         trials=None,
         optimizer=Exploding,
         epochs=1,
         steps_per_epoch=steps,
+        batch_size=None,
         prune=prune,
         callbacks=lambda: [Watch()],
     )
