@@ -112,17 +112,17 @@ def average(replication, variables):
     """
     own = [_wide(tf.convert_to_tensor(variable.value)) for variable in variables]
     is_first = replication.replica_index() == 0
-    # To add -0.0 changes no number, not even -0.0.
-    parts = own if is_first else [tf.fill(tf.shape(v), tf.constant(-0.0, v.dtype)) for v in own]
+    parts = own if is_first else [tf.zeros_like(value) for value in own]
     first = replication.reduce_sum(parts, "state.first")
     differences = [
         tf.where(one == other, tf.zeros_like(one), one - other)
         for one, other in zip(own, first, strict=True)
     ]
     sums = replication.reduce_sum(differences, "state.differences")
-    for variable, start, total in zip(variables, first, sums, strict=True):
-        # -0.0 + 0.0 is 0.0.
+    for variable, value, start, total in zip(variables, own, first, sums, strict=True):
         mean = tf.where(total == 0, start, start + total / replication.replicas)
+        # A sum with zeros has lost the sign of -0.0.
+        mean = tf.where((value == 0) & (mean == 0), value, mean)
         variable.assign(tf.cast(mean, variable.dtype))
 
 
