@@ -100,7 +100,7 @@ class AssignedVariables:
         return False
 
 
-def average(replication, variables):
+def average(replication, variables, is_first):
     """Averages floating variables over the replicas; in replica context.
 
     Where all replicas have equal values, they keep them to the last bit, so the differences from
@@ -109,10 +109,13 @@ def average(replication, variables):
     Args:
         replication: A `disttrain.replication.Replication`.
         variables: A list of `keras.Variable`, the same on all replicas.
+        is_first: Whether this is the first of all replicas, a boolean scalar; an argument of the
+            traced function. TensorFlow takes Horovod's operations for plain computations: while it
+            prepares a graph it runs those whose inputs are constant, and waits for ranks on which
+            they are not.
     """
     own = [_wide(tf.convert_to_tensor(variable.value)) for variable in variables]
-    is_first = replication.replica_index() == 0
-    parts = own if is_first else [tf.zeros_like(value) for value in own]
+    parts = [tf.where(is_first, value, tf.zeros_like(value)) for value in own]
     first = replication.reduce_sum(parts, "state.first")
     differences = [
         tf.where(one == other, tf.zeros_like(one), one - other)

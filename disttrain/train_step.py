@@ -245,14 +245,16 @@ class TrainStep:
             self._averaged = everyone
         if self._average is not None:
             with self._replication.pulse.waiting("the average of the layers' state"):
-                self._average()
+                topology = self._replication.topology
+                own = np.arange(topology.local_replicas) + topology.first_replica
+                self._average(tf.constant(own == 0))
 
     def _traced_average(self, state):
-        def average_state():
-            parts = [tf.constant(0)] * self._replication.topology.local_replicas
-            self._replication.run(
-                lambda part: state_averaging.average(self._replication, state), parts
-            )
+        def average_state(are_first):
+            def on_replica(is_first):
+                state_averaging.average(self._replication, state, is_first)
+
+            self._replication.run(on_replica, tf.unstack(are_first))
 
         return traced(average_state)
 
