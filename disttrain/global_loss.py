@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from disttrain import layer_metrics
+from disttrain.data import irregular
 from disttrain.global_batch import GlobalBatch
 from disttrain.keras_loss_scaling import unscaled
 from disttrain.loss_reduction import common, widened
@@ -47,7 +48,8 @@ def global_loss(task, batch, y_pred, rows, training, compiled=False):
         share = _by_the_model(task, batch, y_pred, rows, training, replication)
         return share, [share]
     _, y, sample_weight = unpack(batch)
-    total, shares = task.losses(y, y_pred, sample_weight, rows, replication)
+    with irregular.readable_errors(y, "the loss"):
+        total, shares = task.losses(y, y_pred, sample_weight, rows, replication)
     added = [_number(loss, replication) for loss in task.model.losses]
     if added:
         total, *added = common([total, *added])

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from disttrain import added_losses, layer_metrics, layers
 from disttrain.compiled_metrics import CompiledMetrics
+from disttrain.data import irregular
 from disttrain.keras_loss_scaling import unscaled
 from disttrain.losses import Losses
 from disttrain.metric_results import named_results
@@ -201,7 +202,7 @@ class Task:
             training: Whether layers behave as in training.
             rows: The `disttrain.losses.Rows` of this replica, or `None` where all examples count.
         """
-        with self.in_step(rows):
+        with self.in_step(rows), irregular.readable_errors(x, "the model"):
             if self.takes_training:
                 return self.model(x, training=training)
             return self.model(x)

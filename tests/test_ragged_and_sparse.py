@@ -88,6 +88,26 @@ def test_they_train_evaluate_and_predict_as_in_keras(kind, replicas, mirrored):
     np.testing.assert_allclose(trainer.predict(data()), model.predict(data(), verbose=0), **CLOSE)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_model_that_takes_none_is_named(replicas, mirrored):
+    def build():
+        return keras.Sequential([keras.Input((None, 1)), keras.layers.LSTM(3)])
+
+    replication = mirrored(2) if replicas == 2 else "single"
+    data = tf.data.Dataset.from_tensor_slices((tokens(), LABELS)).batch(4)
+    data = data.map(lambda x, y: (tf.cast(tf.expand_dims(x, -1), tf.float32), y))
+    with pytest.raises(TypeError, match="the model does not take ragged tensors.*to_tensor"):
+        trainer_of(build, replication=replication).fit(data, verbose=0)
+
+
+def test_a_loss_that_takes_none_is_named():
+    ragged_labels = tf.data.Dataset.from_tensor_slices((X, tokens())).batch(4)
+    model = lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])  # noqa: E731
+    made = trainer_of(model)
+    with pytest.raises(TypeError, match="the loss does not take ragged tensors.*dense"):
+        made.fit(ragged_labels, verbose=0)
+
+
 def test_ragged_arrays_are_shuffled_and_cut():
     feed = make_feed(tokens(), Topology(local_replicas=2), batch_size=4, shuffle=True, seed=3)
     rows = [
