@@ -20,13 +20,13 @@ def replace_around(kind):
         kind: A class with a method `use_loss_scale(loss_scale)`.
     """
     scaling = keras.optimizers.LossScaleOptimizer
-    make = scaling.__new__
+    make, some_optimizer = scaling.__new__, keras.optimizers.SGD
 
     def new(cls, inner_optimizer=None, *args, **kwargs):
         if isinstance(inner_optimizer, kind):
             # Not an instance of `cls`, so Python does not call `__init__`.
             # Keras itself reads, and refuses, the arguments.
-            wanted = cls(keras.optimizers.SGD(), *args, **kwargs)
+            wanted = cls(some_optimizer(), *args, **kwargs)
             inner_optimizer.use_loss_scale(
                 DynamicLossScale(wanted.initial_scale, growth_interval=wanted.dynamic_growth_steps)
             )
