@@ -128,6 +128,10 @@ class BroadcastVariables(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
+    def on_epoch_end(self, epoch, logs=None):
+        if isinstance(self.model.optimizer, DistributedOptimizer):
+            self.model.optimizer.check_skipped()
+
     def _shared(self, replication):
         """The variables that begin with the chief's values."""
         model, optimizer = self.model, self.model.optimizer

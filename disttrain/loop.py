@@ -14,7 +14,6 @@ import tensorflow as tf
 from disttrain import callbacks as callbacks_module
 from disttrain.data import limits, pipeline_errors
 from disttrain.fingerprints import different_batches
-from disttrain.optimizers import skips
 from disttrain.optimizers.named import NamedOptimizers
 
 #: About so many times an epoch the metrics are read over all replicas.
@@ -122,6 +121,7 @@ class TrainingLoop:
                 return None
         if done == 0:
             raise ValueError("the dataset gave no batch in this epoch; is it empty?")
+        self._task.optimizer.check_skipped()
         if not step.any_finite_loss() and not model.stop_training:
             raise RuntimeError(
                 f"the loss was NaN or infinite in every one of the {done} steps of epoch "
@@ -162,7 +162,7 @@ class TrainingLoop:
             self._run.before(self._step.updates(wanted))
         began = time.perf_counter()
         waiting = self._replication.pulse.waiting("a training step")
-        with pipeline_errors(), skips.readable_errors(), waiting:
+        with pipeline_errors(), waiting:
             made = int(self._step.execute(self._data.iterator, tf.constant(wanted)))
         first = self._log.steps_done + 1
         self._log.executed(self._observer, self._step.updates(made), time.perf_counter() - began)
@@ -183,6 +183,7 @@ class TrainingLoop:
         if self._several:
             self._meet()
             self._log.read(self._observer)
+        self._task.optimizer.check_skipped()
         if not (last or self._several or self._progress.enabled or self._watched):
             return
         self.examples, losses = self._step.read()

@@ -7,7 +7,6 @@ import tensorflow as tf
 from disttrain.batches import let_go
 from disttrain.data import pipeline_errors
 from disttrain.fingerprints import different_batches
-from disttrain.optimizers import skips
 from disttrain.trainer_method import trainer_method
 
 
@@ -103,12 +102,9 @@ def train(task, step, feed, log, observer):
     task.reset_metrics()
     began = time.perf_counter()
     held = [iter(feed.dataset(0))]
-    with (
-        pipeline_errors(),
-        skips.readable_errors(),
-        task.replication.pulse.waiting("a training step"),
-    ):
+    with pipeline_errors(), task.replication.pulse.waiting("a training step"):
         step.execute(held[0], tf.constant(1))
+    task.optimizer.check_skipped()
     let_go(held)
     log.executed(observer, 1, time.perf_counter() - began)
     if task.replication.any(step.disagreed()):

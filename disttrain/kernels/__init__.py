@@ -185,13 +185,17 @@ def load():
         return None
 
 
-def available():
-    """The operations, where they can run: not under XLA, and not on a GPU; else `None`."""
+def in_xla():
+    """Whether what is traced now will be compiled by XLA."""
     # Who only compiles does not need it; there is no public way to ask.
     from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-    in_xla = GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-    if _without or in_xla or tf.config.list_logical_devices("GPU"):
+    return GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def available():
+    """The operations, where they can run: not under XLA, and not on a GPU; else `None`."""
+    if _without or in_xla() or tf.config.list_logical_devices("GPU"):
         return None
     return load()
 

@@ -62,7 +62,7 @@ class DistributedOptimizer(DelegatingOptimizer):
             that each replica keeps for itself: they are trained with the mean gradient of this
             replica's examples, which is neither reduced nor clipped, and are not broadcast.
         max_skipped: After so many skipped steps in a row an error names the variables whose
-            gradients were not finite; `None` never stops.
+            gradients were not finite, as soon as `check_skipped` looks; `None` never stops.
         replication: As for `disttrain.Trainer`. `"auto"` takes the strategy in whose scope it is
             built, else Horovod where its launcher started the process, else one replica.
         name: Name of the optimizer.
@@ -217,7 +217,7 @@ class DistributedOptimizer(DelegatingOptimizer):
         if self.clip is not None:
             self.clip.bind(self.inner)
             self.clip.build(self._add_state)
-        self._outcome.build(self._add_state)
+        self._outcome.build(self._add_state, variables)
         if self.accumulate_steps > 1:
             self.accumulator.build(self._add_state, self._add_like, variables)
         self._trainable_variables = list(variables)
@@ -452,6 +452,8 @@ class DistributedOptimizer(DelegatingOptimizer):
             }
             due = {"record": record, "with_histograms": counts}
             self._outcome.decide_and_record(reduced, variables, observer, due, facts, alone)
+        if tf.executing_eagerly() and not tf.distribute.has_strategy():
+            self.check_skipped()
         return reduced.extras, reduced.finite
 
     def _second(self, grads, variables, extras, recompute, settings):
@@ -470,6 +472,23 @@ class DistributedOptimizer(DelegatingOptimizer):
         self.inner.restore(variables, saved)
         reduced = self._path(self.replication, second, variables, [], **settings)
         return dataclasses.replace(reduced, finite=reduced.finite & finite, extras=extras)
+
+    def check_skipped(self):
+        """Raises an error if too many steps in a row were skipped; see `max_skipped`.
+
+        It waits for the device. `disttrain.Trainer` calls it about fifty times an epoch,
+        `Model.fit` at its end, and `TelemetryCallback` and `BroadcastVariables` after each epoch.
+        Call it now and then in a loop of your own whose steps run in a `tf.function`.
+
+        Raises:
+            RuntimeError: With the variables whose gradients were not finite.
+        """
+        self._outcome.skips.raise_if_too_many()
+
+    def finalize_variable_values(self, var_list):
+        """As Keras does it, on the inner optimizer; called at the end of `Model.fit`."""
+        super().finalize_variable_values(var_list)
+        self.check_skipped()
 
     def is_local(self, variable):
         """Whether each replica keeps this variable for itself."""

@@ -6,7 +6,8 @@ Every replica takes the same branch.
 import tensorflow as tf
 
 from disttrain.gradients import sparse
-from disttrain.optimizers import around_each, fused, skips
+from disttrain.optimizers import around_each, fused
+from disttrain.optimizers.skips import SkipCounter
 from disttrain.replication import replica_value
 
 
@@ -20,16 +21,18 @@ class Outcome:
     def __init__(self, optimizer):
         self._owner = optimizer
         self._clipped = None
+        self.skips = SkipCounter(optimizer.max_skipped)
 
-    def build(self, add_state):
+    def build(self, add_state, variables):
         """Makes the counters of clipped and of skipped steps.
 
         Args:
             add_state: Makes a variable from a name, a dtype and a value.
+            variables: All trainable variables.
         """
         if self._owner.clip is not None:
             self._clipped = add_state("clipped_steps", "int64", 0)
-        self._skipped_in_a_row = add_state("skipped_in_a_row", "int64", 0)
+        self.skips.build(add_state, variables)
 
     def clipped_steps(self):
         """In how many steps the clip has changed the gradients."""
@@ -161,7 +164,7 @@ class Outcome:
         self._count_update(factor)
 
     def _count_update(self, factor):
-        self._skipped_in_a_row.assign(0)
+        self.skips.applied()
         if self._owner.loss_scale is not None:
             self._owner.loss_scale.after_finite()
         if self._clipped is not None:
@@ -192,9 +195,7 @@ class Outcome:
     def _skip(self, norms, variables):
         if self._owner.loss_scale is not None:
             self._owner.loss_scale.after_overflow()
-        skipped = self._skipped_in_a_row.value + 1
-        self._skipped_in_a_row.assign(skipped)
-        skips.stop_after(self._owner.max_skipped, skipped, norms, variables)
+        self.skips.skipped(norms, variables)
 
 
 def _seldom(branch):

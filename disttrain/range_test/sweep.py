@@ -12,7 +12,6 @@ from disttrain.batches import let_go
 from disttrain.checkpoints.state import State
 from disttrain.custom_run import train_step_of
 from disttrain.data import pipeline_errors
-from disttrain.optimizers import skips
 from disttrain.optimizers.wrapper import innermost
 from disttrain.range_test import judging, objections
 from disttrain.telemetry import Telemetry
@@ -107,6 +106,7 @@ def run(
     rows, records = [], []
 
     def done(count):
+        optimizer.check_skipped()
         # The observer keeps no more.
         if count % observer.capacity == 0:
             rows.append(observer.read())
@@ -189,11 +189,7 @@ def _losses(replication, step, feed, rates, set_rate, smoothing, explosion, done
     for rate in [*rates, rates[-1]]:
         set_rate(rate)
         step.reset()
-        with (
-            pipeline_errors(),
-            skips.readable_errors(),
-            replication.pulse.waiting("a step of the range test"),
-        ):
+        with pipeline_errors(), replication.pulse.waiting("a step of the range test"):
             made = int(step.execute(iterator, tf.constant(batches)))
         if made == 0:
             raise ValueError("the dataset gave no batch; is it empty?")

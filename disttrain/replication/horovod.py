@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from disttrain import kernels
 from disttrain.replication import elastic, host
 from disttrain.replication.base import Replication, Topology, by_dtype
 from disttrain.tracing import traced
@@ -157,6 +158,7 @@ class Horovod(Replication):
     def reduce_sum(self, tensors, name):
         if self.replicas == 1:
             return list(tensors)
+        _refuse_xla()
         results = [None] * len(tensors)
         shared = self._host()
         # A group has one dtype.
@@ -213,6 +215,7 @@ class Horovod(Replication):
     def gather(self, tensor, name):
         if self.replicas == 1:
             return tensor
+        _refuse_xla()
         dtype = tensor.dtype
         if dtype == tf.bfloat16:
             tensor = tf.bitcast(tensor, tf.float16)
@@ -318,6 +321,14 @@ def _together(variable, values):
         )
     total = values.sum(axis=0)
     return total / len(values) if aggregation == "mean" else total
+
+
+def _refuse_xla():
+    if kernels.in_xla():
+        raise ValueError(
+            "Horovod's reductions cannot run inside XLA: pass jit_compile=False to compile, or "
+            "use disttrain.Trainer, which compiles around them"
+        )
 
 
 def _lost_a_rank(error):

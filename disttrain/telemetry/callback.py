@@ -107,6 +107,7 @@ class TelemetryCallback(keras.callbacks.Callback):
         # What FlushAccumulation has applied since.
         self._after_steps()
         self._log.read(self._observer)
+        self.model.optimizer.check_skipped()
         plain = {k: v for k, v in (logs or {}).items() if k not in ("loss", "learning_rate")}
         self._log.scalars(plain)
         self._log.flush()

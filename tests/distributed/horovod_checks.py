@@ -109,9 +109,25 @@ def accumulation(replication, folder):
     }
 
 
+def compiled(replication, folder):
+    """`Model.fit` compiled by XLA, in which Horovod's operations cannot be."""
+    if replication.name != "horovod":
+        return {"error": ""}
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(
+        disttrain.DistributedOptimizer(keras.optimizers.SGD(0.1)), "mse", jit_compile=True
+    )
+    try:
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    except ValueError as error:
+        return {"error": str(error)}
+    return {"error": "none"}
+
+
 CHECKS = {
     "objects": objects,
     "horovod-page": page,
+    "horovod-compiled": compiled,
     "horovod-warmup": warmup,
     "horovod-accumulation": accumulation,
 }

@@ -30,6 +30,11 @@ def test_the_rows_of_the_page_run_on_horovods_ranks(outcome):
         assert list(failed) == []
 
 
+def test_xla_is_refused_with_what_to_pass(outcome, kind):
+    for error in outcome.every("horovod-compiled", "error"):
+        assert ("pass jit_compile=False to compile" in str(error)) == kind.startswith("horovod")
+
+
 def test_warmup_has_the_rate_of_horovods_callback_in_every_batch(outcome):
     for ours, theirs in zip(
         outcome.every("horovod-warmup", "ours"),
