@@ -50,7 +50,7 @@ def global_loss(task, batch, y_pred, rows, training, compiled=False):
     _, y, sample_weight = unpack(batch)
     with irregular.readable_errors(y, "the loss"):
         total, shares = task.losses(y, y_pred, sample_weight, rows, replication)
-    added = [_number(loss, replication) for loss in task.model.losses]
+    added = [_number(loss, replication) for loss in task.added_losses()]
     if added:
         total, *added = common([total, *added])
         local, everywhere = (tf.cast(n, total.dtype) for n in (rows.local, rows.total))

@@ -2,6 +2,7 @@
 
 import contextlib
 import numbers
+import threading
 
 import keras
 import tensorflow as tf
@@ -76,6 +77,7 @@ class Task:
             self._compiled_metrics = CompiledMetrics(self.metrics, replication)
         self.layer_metrics = []
         self._inputs = self._sums = None
+        self._thread = threading.local()
         self.takes_training = getattr(self.model, "_call_has_training_arg", True)
 
     def _compile(self, metrics, weighted_metrics):
@@ -203,9 +205,15 @@ class Task:
             rows: The `disttrain.losses.Rows` of this replica, or `None` where all examples count.
         """
         with self.in_step(rows), irregular.readable_errors(x, "the model"):
-            if self.takes_training:
-                return self.model(x, training=training)
-            return self.model(x)
+            options = {"training": training} if self.takes_training else {}
+            outputs = self.model(x, **options)
+        # Where replicas are threads, the next one to run calls the same layers.
+        self._thread.added = list(self.model.losses)
+        return outputs
+
+    def added_losses(self):
+        """What layers have added in the last `call` of this replica, and regularizers' losses."""
+        return self._thread.added
 
     @contextlib.contextmanager
     def in_step(self, rows=None, gathers=False):

@@ -208,7 +208,6 @@ class DistributedOptimizer(DelegatingOptimizer):
         variables = self._as_keras(variables)
         self._local.check(variables)
         taking_over.check_belongs(self.inner, variables, self._distribution_strategy)
-        self._check_overwritten(variables)
         if not self.inner.built:
             taking_over.build(self.inner, variables)
             self.inner.was_merged = taking_over.MERGED in (self._loaded or ())
@@ -236,18 +235,6 @@ class DistributedOptimizer(DelegatingOptimizer):
             self.loss_scale = loss_scale_module.resolve(loss_scale)
             if self.built:
                 self._build_loss_scale()
-
-    def _check_overwritten(self, variables):
-        """Refuses to change "gradients" that are the new values of float8 scales."""
-        if all(not getattr(v, "overwrite_with_gradient", False) for v in variables):
-            return
-        for name, default in (("clip", None), ("loss_scale", None), ("accumulate_steps", 1)):
-            value = getattr(self, name)
-            if value != default:
-                raise ValueError(
-                    f"{name}={value!r} would change the scales of float8 layers, which Keras "
-                    "computes as gradients; leave it out, or use another dtype policy"
-                )
 
     def _build_loss_scale(self):
         if self.loss_scale is not None and not self._scale_is_built:

@@ -252,20 +252,3 @@ def test_a_fixed_batch_size_is_refused_on_several_replicas(mirrored):
     trainer = trainer_of(build, replication=mirrored(2))
     with pytest.raises(ValueError, match=r"fixed shape \(4, 4\), but each of 2 replicas"):
         trainer._task.build([tf.TensorSpec((None, 4)), tf.TensorSpec((None,))])
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize(
-    "options",
-    [{"clip": disttrain.ClipByNorm(1.0)}, {"loss_scale": 4.0}, {"accumulate_steps": 2}],
-    ids=str,
-)
-def test_float8_scales_are_not_scaled_clipped_or_accumulated(options):
-    scale = keras.Variable([1.0])
-    scale.overwrite_with_gradient = True
-    optimizer = disttrain.DistributedOptimizer(sgd(), replication="single", **options)
-    with pytest.raises(ValueError, match="scales of float8 layers"):
-        optimizer.build([keras.Variable([1.0]), scale])
-    optimizer = disttrain.DistributedOptimizer(sgd(), replication="single")
-    optimizer.apply([tf.constant([7.0])], [scale])
-    assert scale.numpy()[0] == 7.0
