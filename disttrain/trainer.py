@@ -136,8 +136,6 @@ class Trainer(InferenceMethods, OnBatchMethods):
         self._jit_compile = jit_compile is True
         self._telemetry = telemetry
         self._seed = seed
-        if seed is not None:
-            keras.utils.set_random_seed(seed)
         if hang_seconds is not None and not hang_seconds > 0:
             raise ValueError(f"hang_seconds must be above 0 or None, not {hang_seconds!r}")
         self._hang_seconds = hang_seconds
@@ -157,6 +155,9 @@ class Trainer(InferenceMethods, OnBatchMethods):
         task = Task if step is None else functools.partial(CustomTask, step)
         with ambient.leave(self.replication), self.replication.regrouping():
             self._listen()
+        if seed is not None:
+            # After what draws numbers of its own, such as the registration of an elastic job.
+            keras.utils.set_random_seed(seed)
         creation = self._waiting_for_variables("the creation of the model's variables")
         with ambient.leave(self.replication), creation:
             optimizer = wrap(optimizer, self.replication, self._settings)
