@@ -22,6 +22,8 @@ def norms_and_finite(gradients):
         `(norms, finite)`: float32 of shape `[len(gradients)]`, and a boolean scalar.
     """
     gradients = [values_of(g) for g in gradients]
+    if not gradients:
+        return tf.zeros([0]), tf.constant(True)
     if all(g.dtype in _COMPILED_DTYPES for g in gradients):
         operations = kernels.available()
         if operations is not None:

@@ -155,7 +155,7 @@ def find(inner, variables):
         A `FusedUpdate`, or `None`.
     """
     owner = next((cls for cls in type(inner).__mro__ if cls in _RULES), None)
-    if owner is None or not around_each.updates_as_keras(inner):
+    if not variables or owner is None or not around_each.updates_as_keras(inner):
         return None
     same_rule = all(
         getattr(type(inner), name) is getattr(owner, name) and name not in vars(inner)

@@ -112,3 +112,11 @@ def test_float8_training_is_that_of_keras():
     )
     for ours, theirs in zip(made.model.variables, model.variables, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_it_needs_no_other_variable():
+    scale = keras.Variable([1.0])
+    scale.overwrite_with_gradient = True
+    optimizer = disttrain.DistributedOptimizer(keras.optimizers.SGD(1.0), loss_scale=4.0)
+    optimizer.apply([tf.constant([7.0])], [scale])
+    assert scale.numpy() == 7.0
