@@ -343,8 +343,10 @@ def local_variables_of_a_trainer(replication, folder):
         shared = keras.layers.Dense(1, use_bias=False, kernel_initializer=zeros, name="shared")
         return keras.Model(inputs, [shared(inputs), own(inputs)])
 
-    y = np.arange(3.0, dtype=np.float32)[:, None]
-    examples = tf.data.Dataset.from_tensor_slices((np.ones_like(y), (y, y))).batch(3)
+    # A batch has at least an example for each replica.
+    rows = 3 if replication.replicas < 4 else 5
+    y = np.arange(rows, dtype=np.float32)[:, None]
+    examples = tf.data.Dataset.from_tensor_slices((np.ones_like(y), (y, y))).batch(rows)
     inner = keras.optimizers.SGD(0.5)
     made = checks.trainer(
         replication,
