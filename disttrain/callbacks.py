@@ -141,7 +141,8 @@ class BroadcastVariables(keras.callbacks.Callback):
         variables = optimizer.to_broadcast(variables)
         accumulated = optimizer.accumulator.state
         if accumulated and replication.agree(optimizer.accumulator.pending()):
-            # Each process goes on with what it has added up, and as many micro-batches later.
+            # All processes have accumulated the same number of micro-batches. Each keeps its own
+            # sums, which the next update reduces.
             kept = {id(variable) for variable in accumulated}
             variables = [variable for variable in variables if id(variable) not in kept]
         return variables

@@ -12,7 +12,7 @@ from disttrain.callbacks import overrides
 from disttrain.custom_run import evaluate_step_of
 from disttrain.eval_step import PredictStep
 
-#: About so many times an evaluation of several processes the numbers are read over all of them.
+#: How often an evaluation of several processes gathers its results, at most.
 _LOOKS = 50
 
 

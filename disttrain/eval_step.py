@@ -100,7 +100,7 @@ class PredictStep:
         """Forgets the outputs."""
         self._structure = None
         self._batches = []
-        self._whole = 0  # Of so many batches there are the rows of all processes.
+        self._whole = 0  # The number of batches whose rows were gathered from all processes.
         self._order.reset()
 
     def check(self):

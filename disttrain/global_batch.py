@@ -1,4 +1,4 @@
-"""Puts the parts of all replicas together, for what only the whole batch can give.
+"""Gathers the examples of all replicas, for losses and metrics that need the global batch.
 
 Every replica computes the same from the same global batch. It then counts that by its part of the
 examples, and differentiates its own rows alone, so that the gradients of the replicas add up to

@@ -77,6 +77,25 @@ def _number(loss, replication):
     return tf.reduce_sum(loss)
 
 
+def _added_everywhere(task, y_pred, whole):
+    """The losses of layers and regularizers, for the global batch; none on a single replica."""
+    if task.replication.replicas == 1:
+        return []
+    added = task.added_losses()
+    regularizers = sum(v.regularizer is not None for v in task.model.trainable_variables)
+    of_layers = len(added) - regularizers
+    are_sums = task.losses_that_are_sums(len(added))
+    rows = tf.shape(keras.tree.flatten(y_pred)[0])[:1]
+    found = []
+    for loss, is_sum in zip(added[:of_layers], are_sums, strict=False):
+        loss = _number(loss, task.replication)
+        if is_sum:
+            loss /= tf.cast(rows[0], loss.dtype)
+        examples = whole.gather(tf.fill(rows, loss))
+        found.append(tf.reduce_sum(examples) if is_sum else tf.reduce_mean(examples))
+    return [*found, *added[of_layers:]]
+
+
 def _by_the_model(task, batch, y_pred, rows, training, replication):
     """The share of what the model's own `compute_loss` returns for the global batch."""
     model = task.model
@@ -89,15 +108,20 @@ def _by_the_model(task, batch, y_pred, rows, training, replication):
 
     x, y, sample_weight = unpack(batch)
     arguments = [gather(x), gather(y), gather(y_pred), gather(sample_weight)]
+    added = _added_everywhere(task, y_pred, whole)
     # All replicas compute the same, and one of them counts it in the model's metrics.
     keep = None if replication.replicas == 1 else tf.constant(replication.replica_index() == 0)
     counting = layer_metrics.counting(task.layer_metrics, keep=keep)
     with active.activate(replication), counting, unscaled():
         # Keras calls those that do not take it without it, too.
-        if "training" in inspect.signature(model.compute_loss).parameters:
-            value = model.compute_loss(*arguments, training=training)
-        else:
-            value = model.compute_loss(*arguments)
+        model._losses_override.extend(added)
+        try:
+            if "training" in inspect.signature(model.compute_loss).parameters:
+                value = model.compute_loss(*arguments, training=training)
+            else:
+                value = model.compute_loss(*arguments)
+        finally:
+            model._losses_override.clear()
     if value is None or tf.convert_to_tensor(value).shape.rank != 0:
         found = "None" if value is None else f"a tensor of shape {value.shape}"
         raise ValueError(

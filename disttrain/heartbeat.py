@@ -117,7 +117,7 @@ class Heartbeat:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.settimeout(_BEAT / 4)
         self._socket.bind(("", 0))
-        # The chief can be told as soon as others know its word.
+        # The chief accepts messages as soon as the other processes have its token.
         self._word, self._chief = secrets.token_hex(8) if self._rank == 0 else None, []
         self._heard = {}
         self._table, self._answered = [], time.monotonic()

@@ -1,7 +1,8 @@
 """Metrics that layers and models update by themselves, such as a `keras.metrics.Mean` of a loss.
 
-Their states are sums over the parts of the replicas. A mean of one number for each batch weighs a
-part by its examples; what a replica without examples of its own has added is taken back.
+Their states are summed over the replicas. A mean that gets one number for each batch weights it by
+the replica's examples. A replica without examples computes on a borrowed one; its metrics keep
+their state.
 """
 
 import contextlib

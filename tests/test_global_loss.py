@@ -140,6 +140,24 @@ def test_added_sums_and_means_and_regularizers_are_counted_once(mirrored):
     assert_same_weights(ours.model, expected)
 
 
+class AddsByItself(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return keras.ops.mean(keras.ops.square(y - y_pred)) + sum(self.losses)
+
+
+@pytest.mark.graph
+def test_added_losses_in_an_own_compute_loss_are_those_of_the_global_batch(mirrored):
+    def build():
+        layers = sums_and_means()
+        return AddsByItself(layers.inputs, layers.outputs[0])
+
+    expected = compiled(build, loss=None)
+    history = expected.fit(batches(X, Y), epochs=2, verbose=0).history
+    ours = trainer_of(build, loss=None, replication=mirrored(3))
+    assert_same_numbers(ours.fit(batches(X, Y), epochs=2, verbose=0).history, history)
+    assert_same_weights(ours.model, expected)
+
+
 @pytest.mark.graph
 def test_a_loss_that_needs_other_replicas_is_refused_under_xla():
     from disttrain.global_loss import _Unreachable

@@ -81,7 +81,7 @@ def from_arrays(
 
 
 def _order(count):
-    """A variable for the order of so many examples."""
+    """A variable that holds the order of the examples; `count` is their number."""
     with tf.init_scope(), tf.device("CPU:0"):  # where tf.data reads it
         return tf.Variable(tf.range(count, dtype=tf.int64), trainable=False)
 

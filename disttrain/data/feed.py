@@ -70,13 +70,13 @@ class Feed:
         return self.length is not None and self.length != math.inf
 
     def steps_of(self, epochs):
-        """The steps of each of so many epochs from the beginning of a pass, as far as known.
+        """The number of steps of each epoch, if the first one begins a pass.
 
         Args:
-            epochs: How many.
+            epochs: Number of epochs.
 
         Yields:
-            A whole number, or `None` where only the end of the data shows it.
+            For each epoch a whole number, or `None` if only the end of the data shows it.
         """
         left = self.length
         for _ in range(epochs):
@@ -131,7 +131,7 @@ def from_batches(read, spec, length, topology, steps, training, **facts):
         options.experimental_optimization.map_parallelization = False
         return dataset.with_options(options)
 
-    # One dataset for all passes: what shuffles it has go on from pass to pass.
+    # One dataset for all passes, so that its shuffle operations continue from pass to pass.
     whole = divided(read(0, 0), True)
 
     def dataset(epoch, taken=0):

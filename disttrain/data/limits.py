@@ -81,7 +81,7 @@ def check_passes(feed, times, what):
     Args:
         feed: A `Feed`.
         times: How often it is to be read; with a number of steps, from where it was left.
-        what: What reads it, for the message.
+        what: What reads the feed, such as `"fit with several epochs"`, for the error message.
 
     Raises:
         ValueError: It cannot be read so often.

@@ -53,7 +53,7 @@ class DistillationStep(disttrain.CustomStep):
         )
         from_label = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         losses = TEMPERATURE**2 * from_teacher + has_label * from_label
-        # The outputs, for the metrics of the trainer.
+        # The trainer compares the outputs with y for its metrics.
         return losses, logits
 
 
